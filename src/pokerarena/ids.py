@@ -1,0 +1,50 @@
+"""Identifiers: UUIDv7 inside, prefixed by kind in text (``run_0199…``).
+
+UUIDv7 sorts by creation time, so that primary keys append to their indexes and cursors are ids.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from pokerarena.errors import Invalid
+
+_HEX_LENGTH = 32
+
+
+class IdKind(StrEnum):
+    """The kinds of things that have ids; the value is the prefix in text."""
+
+    USER = "user"
+    TOKEN = "tok"  # noqa: S105 - a prefix, not a secret
+    AGENT = "agent"
+    VERSION = "ver"
+    TABLE = "table"
+    RUN = "run"
+    HAND = "hand"
+
+
+def new_id() -> UUID:
+    """A new UUIDv7."""
+    return uuid7()
+
+
+def id_text(kind: IdKind, value: UUID) -> str:
+    """The public form: prefix, underscore, 32 lower-case hexadecimal digits."""
+    return f"{kind.value}_{value.hex}"
+
+
+def parse_id(kind: IdKind, text: str) -> UUID:
+    """The inverse of `id_text`. Raises `Invalid` (``invalid_id``) for any other text."""
+    prefix, _, digits = text.partition("_")
+    if prefix == kind.value and len(digits) == _HEX_LENGTH and digits == digits.lower():
+        try:
+            return UUID(hex=digits)
+        except ValueError:
+            pass
+    raise Invalid(
+        "invalid_id", f"An id of this kind is '{kind.value}_' followed by 32 hexadecimal digits."
+    )

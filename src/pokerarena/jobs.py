@@ -1,0 +1,31 @@
+"""The queue application: Procrastinate on our PostgreSQL.
+
+Enqueuing goes over the caller's own connection, so that a run and its job are one transaction.
+This module must never import a domain room; tasks are named here and implemented in `worker`.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from procrastinate import App, PsycopgConnector
+from sqlalchemy.ext.asyncio import AsyncSession
+
+PLAY_RUN_TASK = "runs.play"
+RUNS_QUEUE = "runs"
+
+# Only ever used with an explicit connection: it is never opened, and holds no pool of its own.
+_enqueuer = App(connector=PsycopgConnector())
+
+
+async def enqueue_run(session: AsyncSession, run_id: UUID, *, priority: int = 0) -> int:
+    """Add the job that drives a run, in the session's transaction; returns the job's id."""
+    raw = await (await session.connection()).get_raw_connection()
+    deferrer = _enqueuer.configure_task(
+        PLAY_RUN_TASK,
+        allow_unknown=True,
+        queue=RUNS_QUEUE,
+        priority=priority,
+        connection=raw.driver_connection,
+    )
+    return await deferrer.defer_async(run_id=str(run_id))

@@ -1,0 +1,1 @@
+"""The schema's history. Revisions expand first and contract one release later."""

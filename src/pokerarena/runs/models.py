@@ -1,0 +1,127 @@
+"""Relations of runs: the order, its lineup, its progress and its fence."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    SmallInteger,
+    String,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from pokerarena.db import Base
+
+
+class RunStatus(StrEnum):
+    """``queued → running → completed | stopped | failed``; failed and stopped can be resumed."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+ACTIVE_STATUSES = (RunStatus.QUEUED, RunStatus.RUNNING)
+
+
+class Run(Base):
+    """One order to play N hands at a table.
+
+    `epoch` is the fence: each claim raises it, and every write of the run demands its own.
+    `deals_reserved` is written before a deal's first card is shown: after a crash, deals that are
+    reserved but not part of a complete hand are void.
+    """
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        CheckConstraint(
+            "status IN ('queued', 'running', 'completed', 'stopped', 'failed')", name="status"
+        ),
+        CheckConstraint("hands_target >= 1", name="hands_target"),
+        CheckConstraint("hands_done BETWEEN 0 AND hands_target", name="hands_done"),
+        CheckConstraint("deals_reserved >= deals_done", name="deals"),
+        CheckConstraint("(status = 'failed') = (failure_code IS NOT NULL)", name="failure"),
+        Index(
+            "uq_runs_active_table",
+            "table_id",
+            unique=True,
+            postgresql_where=text("status IN ('queued', 'running')"),
+        ),
+        Index("ix_runs_table_id", "table_id", "id"),
+        Index("ix_runs_created_by", "created_by", "id"),
+        Index(
+            "ix_runs_active",
+            "id",
+            postgresql_where=text("status IN ('queued', 'running')"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    table_id: Mapped[UUID] = mapped_column(ForeignKey("tables.id"))
+    created_by: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    status: Mapped[str] = mapped_column(String(16), default=RunStatus.QUEUED.value)
+    failure_code: Mapped[str | None] = mapped_column(String(60))
+    failure_detail: Mapped[str | None] = mapped_column(String(1000))
+    # The table's rules as they were when the run was made.
+    rules: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    visibility: Mapped[str] = mapped_column(String(16))
+    reveal_policy: Mapped[str] = mapped_column(String(16))
+    hands_target: Mapped[int]
+    hands_done: Mapped[int] = mapped_column(default=0)
+    deals_done: Mapped[int] = mapped_column(default=0)
+    deals_reserved: Mapped[int] = mapped_column(default=0)
+    # What the next hand starts from: stacks by seat, button, blind level (runs.formats).
+    position: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    seed_sealed: Mapped[bytes] = mapped_column(LargeBinary)
+    seed_sha256: Mapped[bytes] = mapped_column(LargeBinary(32))
+    epoch: Mapped[int] = mapped_column(default=0)
+    lease_expires_at: Mapped[datetime | None]
+    claimed_by: Mapped[str | None] = mapped_column(String(120))
+    job_id: Mapped[int | None] = mapped_column(BigInteger)
+    # Recoveries since the last completed hand; bounded by run_recoveries_max.
+    recoveries: Mapped[int] = mapped_column(SmallInteger, default=0)
+    stop_requested_at: Mapped[datetime | None]
+    request_id: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class RunSeat(Base):
+    """One seat of a run's lineup, with its totals so far; the version never changes."""
+
+    __tablename__ = "run_seats"
+    __table_args__ = (CheckConstraint("seat_no BETWEEN 1 AND 10", name="seat_no"),)
+
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    seat_no: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    agent_id: Mapped[UUID] = mapped_column(ForeignKey("agents.id"), index=True)
+    version_id: Mapped[UUID] = mapped_column(ForeignKey("agent_versions.id"))
+    owner_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"), index=True)
+    agent_name: Mapped[str] = mapped_column(String(60))
+    version_number: Mapped[int]
+    # Chips won or lost over all complete hands, and the moments of the unit of independence
+    # (a hand; in duplicate a deal with all its rotations), in chips.
+    net: Mapped[int] = mapped_column(BigInteger, default=0)
+    units: Mapped[int] = mapped_column(default=0)
+    unit_sum: Mapped[float] = mapped_column(Double, default=0.0)
+    unit_sum_squares: Mapped[float] = mapped_column(Double, default=0.0)
+    hands: Mapped[int] = mapped_column(default=0)
+    decisions: Mapped[int] = mapped_column(BigInteger, default=0)
+    rebuys: Mapped[int] = mapped_column(default=0)
+    time_bank_ms: Mapped[int] = mapped_column(default=0)
+    fallbacks: Mapped[dict[str, int]] = mapped_column(JSONB, default=dict)

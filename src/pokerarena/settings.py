@@ -1,0 +1,216 @@
+"""Typed configuration, read once at start from the environment (prefix ``POKERARENA_``).
+
+Every bound of the program is a named setting here, with its unit in its name and a safe default.
+This module must never read anything but the environment and the secret files that it names, and
+must never put a secret's value into a message.
+"""
+
+from __future__ import annotations
+
+import os
+from base64 import b64decode
+from binascii import Error as Base64Error
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from pokerarena.errors import ConfigurationError
+
+ENV_PREFIX = "POKERARENA_"
+DEVELOPMENT_SECRET_MARK = "development-only"  # noqa: S105 - it marks secrets that are none
+
+
+class Environment(StrEnum):
+    """Where the program runs. ``production`` refuses development defaults."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class Registration(StrEnum):
+    """Whether anybody may create an account, or only an operator."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+def _split_commas(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
+CommaSeparatedPorts = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split_commas)]
+
+
+class Settings(BaseSettings):
+    """All settings of all roles; each role reads the part that it needs."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
+
+    environment: Environment = Environment.DEVELOPMENT
+
+    # Database.
+    database_url: SecretStr = Field(
+        description="SQLAlchemy URL of PostgreSQL, e.g. postgresql+psycopg://user@host/pokerarena"
+    )
+    database_pool_size: int = Field(default=10, ge=1, le=200)
+    database_pool_wait_s: float = Field(default=5.0, gt=0, le=60)
+    database_statement_timeout_ms: int = Field(default=15_000, ge=100, le=600_000)
+
+    # Secrets. Both are 32 random bytes in base64.
+    master_key: SecretStr = Field(
+        default=SecretStr(""), description="seals what must be read back: seeds, signing secrets"
+    )
+    token_pepper: SecretStr = Field(
+        default=SecretStr(""), description="key of the MAC under which tokens are stored"
+    )
+
+    # Identity.
+    registration: Registration = Registration.CLOSED
+    session_ttl_s: int = Field(default=12 * 3600, ge=60, le=30 * 86_400)
+    token_max_ttl_s: int = Field(default=366 * 86_400, ge=60, le=5 * 366 * 86_400)
+    password_min_length: int = Field(default=15, ge=8, le=64)
+    argon2_memory_kib: int = Field(default=19 * 1024, ge=8 * 1024, le=1024 * 1024)
+    argon2_parallel_hashes: int = Field(default=2, ge=1, le=32)
+
+    # API.
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(default=8080, ge=0, le=65_535)
+    api_max_body_bytes: int = Field(default=256 * 1024, ge=1024, le=64 * 1024 * 1024)
+    api_page_max: int = Field(default=200, ge=1, le=1000)
+    api_page_default: int = Field(default=50, ge=1, le=1000)
+    stream_max_per_process: int = Field(default=500, ge=1, le=100_000)
+    stream_max_s: int = Field(default=3600, ge=1, le=86_400)
+    stream_keepalive_s: float = Field(default=10.0, gt=0, le=120)
+
+    # Per-user quotas.
+    agents_per_user_max: int = Field(default=100, ge=1)
+    versions_per_agent_max: int = Field(default=1000, ge=1)
+    tables_per_user_max: int = Field(default=100, ge=1)
+    tokens_per_user_max: int = Field(default=50, ge=1)
+    run_hands_max: int = Field(default=1_000_000, ge=1)
+    runs_active_per_user_max: int = Field(default=20, ge=1)
+
+    # Callbacks to HTTP agents.
+    callback_schemes: CommaSeparated = ("https", "http")
+    callback_ports: CommaSeparatedPorts = ()
+    callback_domains_allowed: CommaSeparated = ()
+    callback_domains_denied: CommaSeparated = ()
+    callback_allow_private: bool = False
+    callback_connect_timeout_ms: int = Field(default=1_000, ge=10, le=60_000)
+    callback_max_response_bytes: int = Field(default=16 * 1024, ge=256, le=1024 * 1024)
+    callback_resolve_timeout_ms: int = Field(default=1_000, ge=10, le=60_000)
+    callback_resolve_ttl_s: float = Field(default=60.0, gt=0, le=3600)
+    action_time_max_ms: int = Field(default=120_000, ge=100, le=3_600_000)
+    circuit_failures: int = Field(default=10, ge=1, le=1000)
+    circuit_cooldown_s: float = Field(default=5.0, gt=0, le=3600)
+
+    # Worker.
+    worker_processes: int = Field(default=1, ge=1, le=256)
+    worker_runs_per_process: int = Field(default=1000, ge=1, le=10_000)
+    worker_drain_s: float = Field(default=30.0, gt=0, le=600)
+    run_lease_s: float = Field(default=20.0, ge=1, le=600)
+    run_lease_renew_s: float = Field(default=5.0, gt=0, le=300)
+    reaper_interval_s: float = Field(default=5.0, gt=0, le=300)
+    run_recoveries_max: int = Field(
+        default=5, ge=1, le=100, description="recoveries in a row without one completed hand"
+    )
+    group_commit_hands: int = Field(default=64, ge=1, le=5000)
+    group_commit_ms: int = Field(default=20, ge=0, le=1000)
+    hands_ahead_max: int = Field(
+        default=256, ge=1, le=10_000, description="hands of one run played but not yet committed"
+    )
+    live_updates_per_s: float = Field(default=8.0, gt=0, le=50)
+
+    # Logs.
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_format: str = Field(default="auto", pattern="^(auto|json|console)$")
+
+    @model_validator(mode="after")
+    def _refuse_development_defaults(self) -> Settings:
+        if self.run_lease_renew_s * 2 > self.run_lease_s:
+            raise ValueError("run_lease_renew_s must be at most half of run_lease_s")
+        if self.environment is Environment.PRODUCTION:
+            for name in ("master_key", "token_pepper"):
+                if not getattr(self, name).get_secret_value():
+                    raise ValueError(f"{name} must be set in production")
+            if self.callback_schemes != ("https",) and not self.callback_allow_private:
+                raise ValueError("callback_schemes must be https in production")
+        return self
+
+    def master_key_bytes(self) -> bytes:
+        """The 32 bytes of the sealing key."""
+        return _key_bytes("master_key", self.master_key, self.environment)
+
+    def token_pepper_bytes(self) -> bytes:
+        """The 32 bytes of the token pepper."""
+        return _key_bytes("token_pepper", self.token_pepper, self.environment)
+
+
+def _key_bytes(name: str, secret: SecretStr, environment: Environment) -> bytes:
+    text = secret.get_secret_value()
+    if not text:
+        if environment is Environment.PRODUCTION:
+            raise ConfigurationError(f"{ENV_PREFIX}{name.upper()} is not set")
+        return f"{DEVELOPMENT_SECRET_MARK}:{name}".encode().ljust(32, b".")[:32]
+    try:
+        key = b64decode(text, validate=True)
+    except Base64Error:
+        key = b""
+    if len(key) != 32:
+        raise ConfigurationError(
+            f"{ENV_PREFIX}{name.upper()} must be 32 bytes in base64; "
+            "make one with: head -c 32 /dev/urandom | base64"
+        )
+    return key
+
+
+def _read_secret_files(environ: dict[str, str]) -> dict[str, str]:
+    """Replace every ``POKERARENA_X_FILE`` by ``POKERARENA_X`` with the file's content."""
+    values: dict[str, str] = {}
+    for variable, path in environ.items():
+        if not (variable.startswith(ENV_PREFIX) and variable.endswith("_FILE")):
+            continue
+        name = variable.removeprefix(ENV_PREFIX).removesuffix("_FILE").lower()
+        if name not in Settings.model_fields:
+            continue
+        try:
+            values[name] = Path(path).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigurationError(
+                f"{variable} names a file that cannot be read ({error.strerror}); "
+                "correct the path or its permissions"
+            ) from None
+    return values
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read and validate the settings.
+
+    Raises `ConfigurationError` with one line that names the first setting that is missing or wrong.
+    """
+    values = _read_secret_files(dict(os.environ)) | overrides
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "configuration"
+        what = first["msg"].removeprefix("Value error, ")
+        if where == "configuration":
+            raise ConfigurationError(f"configuration: {what}") from None
+        raise ConfigurationError(
+            f"{ENV_PREFIX}{where.upper()}: {what.lower()}; set it in the environment "
+            f"(docs/operations.md lists every setting)"
+        ) from None
+
+
+@lru_cache(maxsize=1)
+def current_settings() -> Settings:
+    """The process's settings, read at first use."""
+    return load_settings()
