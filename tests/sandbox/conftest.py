@@ -92,6 +92,8 @@ def store(open_folder: Path) -> AgentStore:
 def home(root_tree: Path, runc: Runtime, open_folder: Path) -> Iterator[SandboxHome]:
     made = SandboxHome(runc, root_tree, open_folder / "home")
     yield made
+    # Before closing, which would sweep: each sandbox must have cleaned up after itself.
+    assert traces(made) == []
     made.close()
     assert_nothing_left(made)
 
@@ -100,6 +102,8 @@ def home(root_tree: Path, runc: Runtime, open_folder: Path) -> Iterator[SandboxH
 def gvisor_home(root_tree: Path, runsc: Runtime, open_folder: Path) -> Iterator[SandboxHome]:
     made = SandboxHome(runsc, root_tree, open_folder / "home")
     yield made
+    # Before closing, which would sweep: each sandbox must have cleaned up after itself.
+    assert traces(made) == []
     made.close()
     assert_nothing_left(made)
 
@@ -205,7 +209,6 @@ def hosted(store: AgentStore) -> Callable[..., Any]:
             yield Hosted(player)
         finally:
             await player.close()
-        assert traces(home) == []
         assert len(descriptors()) <= before, descriptors()
         assert store.is_intact(agent.digest)
 

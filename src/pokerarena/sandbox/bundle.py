@@ -49,6 +49,7 @@ class SandboxSpec:
     # What the runtime itself needs inside the same cgroup.
     extra_pids: int = 0
     extra_memory_bytes: int = 0
+    own_kernel: bool = False
     egress_socket: str | None = None
 
 
@@ -78,7 +79,7 @@ def config(spec: SandboxSpec) -> dict[str, Any]:
             "uidMappings": _mapping(spec.host_id_base),
             "gidMappings": _mapping(spec.host_id_base),
             "resources": _resources(spec),
-            "seccomp": seccomp.profile(_families(spec)),
+            "seccomp": seccomp.profile(_families(spec), own_kernel=spec.own_kernel),
             "maskedPaths": list(_MASKED),
             "readonlyPaths": list(_READ_ONLY),
             "rootfsPropagation": "private",

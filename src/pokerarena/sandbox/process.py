@@ -98,6 +98,7 @@ class SandboxProcess:
             host_id_base=self._host_ids,
             extra_pids=home.runtime.extra_pids,
             extra_memory_bytes=home.runtime.extra_memory_bytes,
+            own_kernel=home.runtime.own_kernel,
         )
         try:
             runtime.write_bundle(home.bundle(self.name), bundle.config(spec))
@@ -209,6 +210,11 @@ class SandboxProcess:
             return self.report()
         self._stopped = True
         home = self._home
+        if self._cgroup is None:
+            # The start was broken off; whatever there is of it has to go as well.
+            with contextlib.suppress(OSError):
+                self._cgroup = cgroups.open_cgroup(home.layout, home.cgroup_path(self.name))
+        descendants = self._cgroup.pids() if self._cgroup is not None else []
         try:
             self.kill()
             if self._pid_fd >= 0 and not await self.wait(_KILL_TIMEOUT_S):
@@ -221,6 +227,7 @@ class SandboxProcess:
             if home.bundle(self.name).exists():
                 await runtime.delete(home.runtime, home.state, self.name)
             await self._remove_cgroup()
+            _reap(descendants)
             shutil.rmtree(home.bundle(self.name), ignore_errors=True)
             home.return_host_ids(self._host_ids)
         return self._report
@@ -271,3 +278,10 @@ class SandboxProcess:
     def _last_words(self) -> str:
         lines = self.pipes.stderr_text().strip().splitlines()
         return f"; its last line on stderr: {lines[-1][:160]}" if lines else ""
+
+
+def _reap(pids: list[int]) -> None:
+    """Take the exit status of those that became our children, so that no zombie stays."""
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)

@@ -47,6 +47,7 @@ class Runtime:
     # gVisor's kernel runs inside the sandbox's cgroup, threads and memory alike.
     extra_pids: int = 0
     extra_memory_bytes: int = 0
+    own_kernel: bool = False
 
 
 _INSTALL: Final = {
@@ -75,6 +76,7 @@ def find_runtime(name: RuntimeName = RuntimeName.RUNC, *, platform: str = "ptrac
             (f"--platform={platform}", "--network=none", "-oci-seccomp=true", "--overlay=false"),
             extra_pids=512,
             extra_memory_bytes=96 * MIB,
+            own_kernel=True,
         )
     return Runtime(name, program)
 
@@ -108,6 +110,10 @@ async def run_detached(
         raise Unavailable(
             "sandbox_start_failed", f"{runtime.name} did not start within {timeout_s:.1f} s."
         ) from None
+    except asyncio.CancelledError:
+        # Stopped half way it would leave a container that nobody knows of.
+        await process.wait()
+        raise
     if code == 0:
         return int(pid_file.read_text())
     message = _message(log)

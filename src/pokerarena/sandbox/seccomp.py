@@ -78,18 +78,25 @@ NEVER: Final = frozenset(
 
 
 def profile(
-    socket_families: tuple[int, ...] = (socket.AF_UNIX,), machine: str | None = None
+    socket_families: tuple[int, ...] = (socket.AF_UNIX,),
+    machine: str | None = None,
+    *,
+    own_kernel: bool = False,
 ) -> dict[str, Any]:
     """The profile as the OCI runtime specification writes it.
 
     By default a socket can only be of the UNIX family; a sandbox with approved egress also gets
-    those that its proxy needs.
+    those that its proxy needs. `own_kernel` is for gVisor, which answers system calls itself: it
+    does not know the error number of a rule, without which the C library starts no thread, and
+    namespaces made there are nobody else's.
     """
     architecture = _ARCHITECTURES[machine or platform.machine()]
     rules: list[dict[str, Any]] = [
         {"names": sorted(ALLOWED), "action": _ALLOW},
         # The C library then uses clone, whose flags a filter can read; clone3 hides them in memory.
-        {"names": ["clone3"], "action": _REFUSE, "errnoRet": errno.ENOSYS},
+        {"names": ["clone3"], "action": _ALLOW}
+        if own_kernel
+        else {"names": ["clone3"], "action": _REFUSE, "errnoRet": errno.ENOSYS},
         {
             "names": ["clone"],
             "action": _ALLOW,
