@@ -55,13 +55,13 @@ async def test_answers_in_any_order_reach_the_right_question(home, hosted):
 
 
 async def test_an_agent_that_gives_no_ids_may_be_asked_one_at_a_time(home, hosted):
-    async with hosted(home, RAW + "    say('{\"action\": \"fold\"}')") as agent:
+    async with hosted(home, RAW + '    say(\'{"action": "fold"}\')') as agent:
         for _ in range(3):
             assert await agent.ask() == Answer("fold")
 
 
 async def test_without_ids_several_in_flight_are_malformed(home, hosted):
-    async with hosted(home, RAW + "    say('{\"action\": \"fold\"}')", max_in_flight=2) as agent:
+    async with hosted(home, RAW + '    say(\'{"action": "fold"}\')', max_in_flight=2) as agent:
         first, _ = await agent.many(2)
         assert first.reason is FallbackReason.MALFORMED
         assert "decision_id" in first.detail
@@ -82,7 +82,7 @@ async def test_a_late_answer_is_never_taken_for_the_next_question(home, hosted):
 
 async def test_lines_before_its_turn_and_a_second_answer_are_ignored_and_counted(home, hosted):
     source = (
-        "import os\nos.write(1, b'hello\\n{\"action\": \"fold\"}\\n')\n"
+        'import os\nos.write(1, b\'hello\\n{"action": "fold"}\\n\')\n'
         + RAW
         + "    say(json.dumps({'action': 'call', 'decision_id': callback['decision_id']}))\n"
         "    say(json.dumps({'action': 'fold', 'decision_id': callback['decision_id']}))\n"
@@ -98,7 +98,7 @@ async def test_lines_before_its_turn_and_a_second_answer_are_ignored_and_counted
     ("body", "reason", "words"),
     [
         ("say('not json')", "malformed", "not JSON"),
-        ("say('{\"action\": \"shove\"}')", "malformed", "action must be one of"),
+        ('say(\'{"action": "shove"}\')', "malformed", "action must be one of"),
         ("say('[' * 10000)", "malformed", ""),
         ("say('x' * 20000)", "too_large", "16384"),
         ("os.write(1, b'x' * 20000)", "too_large", "16384"),
@@ -138,7 +138,7 @@ async def test_an_error_in_act_is_malformed_and_named(home, hosted):
 
 
 async def test_an_agent_that_ends_is_started_again_a_bounded_number_of_times(home, hosted):
-    source = RAW + "    say('{\"action\": \"fold\"}'); os._exit(0)"
+    source = RAW + '    say(\'{"action": "fold"}\'); os._exit(0)'
     async with hosted(home, source, limits(restarts_max=2)) as agent:
         replies = []
         for _ in range(6):
@@ -236,7 +236,8 @@ async def test_between_turns_it_is_frozen(home, hosted):
 
 async def test_events_come_only_when_the_manifest_asks(home, hosted):
     source = (
-        "import sys\ndef on_event(m): print('EVENT', m['type'], file=sys.stderr, flush=True)\n" + CALLER
+        "import sys\ndef on_event(m): print('EVENT', m['type'], file=sys.stderr, flush=True)\n"
+        + CALLER
     )
     async with hosted(home, source, events=True) as agent:
         agent.player._run_start = None

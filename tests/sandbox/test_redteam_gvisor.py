@@ -16,7 +16,9 @@ LIMITS = replace(TIGHT, cpu_per_callback_ms=2_000, restarts_max=1, start_timeout
 
 
 async def test_it_plays(gvisor_home, hosted):
-    async with hosted(gvisor_home, "def act(view): return 'fold'", LIMITS, max_in_flight=8) as agent:
+    async with hosted(
+        gvisor_home, "def act(view): return 'fold'", LIMITS, max_in_flight=8
+    ) as agent:
         assert (await agent.ask()).action == "fold"
         assert [reply.action for reply in await agent.many(8)] == ["fold"] * 8
 

@@ -117,7 +117,9 @@ INJECTIONS = [
 ]
 
 
-@pytest.mark.parametrize("line", [line for _, line in INJECTIONS], ids=[name for name, _ in INJECTIONS])
+@pytest.mark.parametrize(
+    "line", [line for _, line in INJECTIONS], ids=[name for name, _ in INJECTIONS]
+)
 async def test_protocol_injection_is_a_failure_of_its_author_only(home, hosted, line):
     source = (
         "import os, sys\nOUT = os.dup(1)\nLINE = " + repr(line.encode()) + "\n"
@@ -140,7 +142,7 @@ async def test_an_answer_prepared_for_the_next_question_is_not_used(home, hosted
         "import os\nOUT = os.dup(1)\n"
         "def act(view):\n"
         " number = int(view.decision_id[9:]) + 1\n"
-        " os.write(OUT, b'{\"action\": \"raise\", \"amount\": 1, \"decision_id\": \"decision-%d\"}\\n'"
+        ' os.write(OUT, b\'{"action": "raise", "amount": 1, "decision_id": "decision-%d"}\\n\''
         " % number)\n"
         " return 'fold'\n"
     )
@@ -153,9 +155,7 @@ async def test_an_answer_prepared_for_the_next_question_is_not_used(home, hosted
 
 
 async def test_cards_it_sees_are_those_of_its_own_callback(home, hosted):
-    attack = (
-        "def act(view): return view.check_or_call().with_note(json.dumps(sorted(view.raw)))\n"
-    )
+    attack = "def act(view): return view.check_or_call().with_note(json.dumps(sorted(view.raw)))\n"
     async with hosted(home, reporting(attack)) as agent:
         fields = await agent.note()
     assert fields == sorted(CALLBACK)

@@ -71,7 +71,9 @@ def attack(calls):
 def chunks(calls, size=12):
     """The note holds 1,024 bytes."""
     names = list(calls)
-    return [{name: calls[name] for name in names[at : at + size]} for at in range(0, len(names), size)]
+    return [
+        {name: calls[name] for name in names[at : at + size]} for at in range(0, len(names), size)
+    ]
 
 
 @pytest.mark.parametrize("calls", chunks(SYSCALLS), ids=lambda calls: next(iter(calls)))
@@ -93,7 +95,7 @@ async def test_the_32_bit_system_call_table_ends_the_process(home, hosted, open_
     source.write_text(
         "#include <stdio.h>\nint main(void) { char line[65536]; setvbuf(stdout, 0, _IONBF, 0);\n"
         " while (fgets(line, sizeof line, stdin)) {\n"
-        "  int got; __asm__ volatile(\"int $0x80\" : \"=a\"(got) : \"a\"(20));\n"
+        '  int got; __asm__ volatile("int $0x80" : "=a"(got) : "a"(20));\n'
         '  printf("{\\"action\\": \\"fold\\"}\\n"); } }\n'
     )
     binary = open_folder / "old"
@@ -181,7 +183,18 @@ async def test_it_sees_its_own_files_and_pipes_and_nothing_else(home, hosted):
     async with hosted(home, reporting(SURROUNDINGS)) as agent:
         findings = await agent.note()
     assert findings["fds"] == ["pipe", "pipe", "pipe"]
-    assert findings["root"] == ["agent", "bin", "dev", "etc", "lib", "lib64", "proc", "run", "tmp", "usr"]
+    assert findings["root"] == [
+        "agent",
+        "bin",
+        "dev",
+        "etc",
+        "lib",
+        "lib64",
+        "proc",
+        "run",
+        "tmp",
+        "usr",
+    ]
     assert findings["mounts"] == ["/", "/agent", "/tmp"]
     assert findings["writable"] == ["/proc", "/tmp"]
     assert findings["cgroup"] == 0
@@ -195,8 +208,6 @@ async def test_two_sandboxes_share_no_user_of_the_host(home, hosted):
 
     source = "def act(view): return 'fold'"
     async with hosted(home, source) as one, hosted(home, source, TIGHT) as other:
-        users = {
-            Path(f"/proc/{agent.process._pid}").stat().st_uid for agent in (one, other)
-        }
+        users = {Path(f"/proc/{agent.process._pid}").stat().st_uid for agent in (one, other)}
         assert len(users) == 2
         assert min(users) >= 0x4000_0000

@@ -143,9 +143,7 @@ found("files", hoard)
 @pytest.mark.parametrize("line", ["b'x' * 65536", "b'x\\n' * 32768"], ids=["no newline", "lines"])
 async def test_an_output_flood_costs_a_bounded_amount_of_ours(home, hosted, line):
     source = (
-        "import os\ndef act(view):\n"
-        f" data = {line}\n"
-        " for _ in range(16384): os.write(1, data)\n"
+        f"import os\ndef act(view):\n data = {line}\n for _ in range(16384): os.write(1, data)\n"
     )
     # The SDK sends stray output to stderr: the flood goes past it.
     source = source.replace("import os\n", "import os\nOUT = os.dup(1)\n").replace(
@@ -228,7 +226,7 @@ async def test_sleeping_and_dripping_end_at_the_deadline(home, hosted):
     sleeper = "import time\ndef act(view): time.sleep(60)\n"
     dripper = (
         "import os, time\nOUT = os.dup(1)\ndef act(view):\n"
-        " for letter in b'{\"action\": \"fold\"' * 100: os.write(OUT, bytes([letter])); time.sleep(.05)\n"
+        ' for letter in b\'{"action": "fold"\' * 100: os.write(OUT, bytes([letter])); time.sleep(.05)\n'
     )
     for source in (sleeper, dripper):
         async with hosted(home, source) as agent:

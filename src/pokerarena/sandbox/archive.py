@@ -120,7 +120,9 @@ def content_digest(files: dict[str, PackedFile]) -> str:
     digest = hashlib.sha256(b"pokerarena-package-1\n")
     for path in sorted(files):
         name = path.encode()
-        digest.update(b"%d:%s:%d:%d\n" % (len(name), name, files[path].executable, len(files[path].data)))
+        digest.update(
+            b"%d:%s:%d:%d\n" % (len(name), name, files[path].executable, len(files[path].data))
+        )
         digest.update(hashlib.sha256(files[path].data).digest())
     return digest.hexdigest()
 

@@ -67,7 +67,8 @@ class Cgroup:
     def close(self) -> None:
         """Close the open files; the cgroup itself stays."""
         for name in ("_freezer_fd", "_cpu_fd"):
-            fd, _ = getattr(self, name), setattr(self, name, -1)
+            fd = getattr(self, name)
+            setattr(self, name, -1)
             if fd >= 0:
                 os.close(fd)
 
@@ -180,9 +181,7 @@ class CgroupV2(Cgroup):
 
     def __init__(self, layout: Layout, path: str) -> None:
         self._folder = layout.unified / path.lstrip("/")
-        super().__init__(
-            [self._folder], self._folder / "cgroup.freeze", self._folder / "cpu.stat"
-        )
+        super().__init__([self._folder], self._folder / "cgroup.freeze", self._folder / "cpu.stat")
 
     def cpu_ns(self) -> int:
         try:

@@ -25,7 +25,13 @@ def problem(data: bytes, machine: str | None = None) -> str | None:
     if len(data) < _HEADER.size or data[4] != 2 or data[5] != 1:
         return "is not a 64-bit little-endian ELF file"
     fields = _HEADER.unpack_from(data)
-    kind, built_for, table, entry_size, count = fields[1], fields[2], fields[5], fields[9], fields[10]
+    kind, built_for, table, entry_size, count = (
+        fields[1],
+        fields[2],
+        fields[5],
+        fields[9],
+        fields[10],
+    )
     if kind not in (_EXECUTABLE, _SHARED):
         return "is an ELF file but not an executable"
     wanted = _MACHINES.get(machine or platform.machine())

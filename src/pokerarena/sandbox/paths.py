@@ -71,7 +71,9 @@ def check_set(paths: list[str]) -> None:
         while "/" in parent:
             parent = parent.rpartition("/")[0]
             if folders.setdefault(_key(parent), parent) != parent:
-                raise BadPath(f"the folders {parent!r} and {folders[_key(parent)]!r} differ in case only")
+                raise BadPath(
+                    f"the folders {parent!r} and {folders[_key(parent)]!r} differ in case only"
+                )
 
 
 def _key(path: str) -> str:

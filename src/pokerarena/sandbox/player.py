@@ -294,7 +294,8 @@ class HostedPlayer:
         milliseconds = self._limits.cpu_per_callback_ms
         self._end(
             Ended(
-                FallbackReason.SANDBOX_CPU, f"used more than {milliseconds} ms of CPU for a callback"
+                FallbackReason.SANDBOX_CPU,
+                f"used more than {milliseconds} ms of CPU for a callback",
             )
         )
 
@@ -369,7 +370,10 @@ class HostedPlayer:
             self._fault = None
             if ended is None:
                 self._turns = Turns(
-                    process.cgroup, self._limits.cpu_per_callback_ms, self._on_over_budget, self._loop
+                    process.cgroup,
+                    self._limits.cpu_per_callback_ms,
+                    self._on_over_budget,
+                    self._loop,
                 )
                 self._process = process
                 self._turns.rest()

@@ -31,7 +31,10 @@ _READY_POLL_S: Final = (0.002, 0.004, 0.008, 0.016)
 _STILL_S: Final = 0.03
 # Numbers of the calls in which a program waits for input, and whether their first argument is a fd.
 _READ_CALLS: Final = {"x86_64": "0", "aarch64": "63"}
-_WAIT_CALLS: Final = {"x86_64": ("7", "23", "232", "270", "271", "281"), "aarch64": ("22", "72", "73")}
+_WAIT_CALLS: Final = {
+    "x86_64": ("7", "23", "232", "270", "271", "281"),
+    "aarch64": ("22", "72", "73"),
+}
 
 
 class Ended(NamedTuple):
@@ -116,7 +119,9 @@ class SandboxProcess:
             raise
         except (OSError, ValueError) as error:
             await self.stop()
-            raise Unavailable("sandbox_start_failed", f"No sandbox could be made: {error}.") from error
+            raise Unavailable(
+                "sandbox_start_failed", f"No sandbox could be made: {error}."
+            ) from error
         except BaseException:
             await self.stop()
             raise
@@ -218,7 +223,9 @@ class SandboxProcess:
         try:
             self.kill()
             if self._pid_fd >= 0 and not await self.wait(_KILL_TIMEOUT_S):
-                raise Unavailable("sandbox_unkillable", f"The sandbox {self.name} cannot be killed.")
+                raise Unavailable(
+                    "sandbox_unkillable", f"The sandbox {self.name} cannot be killed."
+                )
             self.pipes.drain()
         finally:
             self._report = self.report()

@@ -53,7 +53,9 @@ def build(target: Path, *, with_numpy: bool = True) -> dict[str, Any]:
         debs = staged / "debs"
         debs.mkdir()
         python = _python_package()
-        names = [_first_known(choice, python) for choice in ALWAYS + (WITH_NUMPY if with_numpy else ())]
+        names = [
+            _first_known(choice, python) for choice in ALWAYS + (WITH_NUMPY if with_numpy else ())
+        ]
         _run(["apt-get", "download", *names], cwd=debs)
         root = staged / ROOT
         root.mkdir()
@@ -110,7 +112,9 @@ def tree_digest(root: Path) -> str:
     for path in _walk(root):
         status = path.lstat()
         mode = status.st_mode
-        digest.update(f"{path.relative_to(root)}\0{mode:o}\0{status.st_uid}:{status.st_gid}\0".encode())
+        digest.update(
+            f"{path.relative_to(root)}\0{mode:o}\0{status.st_uid}:{status.st_gid}\0".encode()
+        )
         if stat.S_ISLNK(mode):
             digest.update(str(path.readlink()).encode())
         elif stat.S_ISREG(mode):
@@ -157,7 +161,9 @@ def _run(command: list[str], cwd: Path | None = None) -> str:
 
 def _python_package() -> str:
     """The name of Debian's Python of this release, such as ``python3.11``."""
-    found = re.search(r"Depends: (python3\.\d+)-minimal", _run(["apt-cache", "depends", "python3-minimal"]))
+    found = re.search(
+        r"Depends: (python3\.\d+)-minimal", _run(["apt-cache", "depends", "python3-minimal"])
+    )
     if found is None:
         raise Unavailable(
             "rootfs_build_failed", "apt does not know python3-minimal; run apt-get update first."
@@ -169,8 +175,9 @@ def _first_known(choice: tuple[str, ...], python: str) -> str:
     """The first of several names of one library that this Debian release has."""
     names = [name.format(python=python) for name in choice]
     for name in names:
-        if "Candidate:" in (policy := _run(["apt-cache", "policy", name])) and "(none)" not in (
-            policy.partition("Candidate:")[2].partition("\n")[0]
+        if (
+            "Candidate:" in (policy := _run(["apt-cache", "policy", name]))
+            and "(none)" not in (policy.partition("Candidate:")[2].partition("\n")[0])
         ):
             return name
     raise Unavailable(
@@ -202,6 +209,9 @@ def _arrange(root: Path, python: str) -> None:
         bundle.parent.mkdir(parents=True, exist_ok=True)
         bundle.write_bytes(b"".join(path.read_bytes() for path in certificates))
         shutil.rmtree(root / "usr/share/ca-certificates")
+        # Where Debian's OpenSSL looks first.
+        (root / "usr/lib/ssl").mkdir(exist_ok=True)
+        (root / "usr/lib/ssl/cert.pem").symlink_to("/etc/ssl/certs/ca-certificates.crt")
     packages = root / "usr/lib/python3/dist-packages"
     packages.mkdir(parents=True, exist_ok=True)
     shutil.copytree(

@@ -88,7 +88,12 @@ def write_bundle(folder: Path, config: dict[str, Any]) -> None:
 
 
 async def run_detached(
-    runtime: Runtime, state: Path, bundle: Path, name: str, fds: tuple[int, int, int], timeout_s: float
+    runtime: Runtime,
+    state: Path,
+    bundle: Path,
+    name: str,
+    fds: tuple[int, int, int],
+    timeout_s: float,
 ) -> int:
     """Start the container with these standard streams; returns the host's pid of its first process.
 

@@ -82,7 +82,9 @@ class AgentStore:
                 return False
             if path.is_file():
                 executable = bool(path.stat().st_mode & 0o100)
-                files[path.relative_to(folder).as_posix()] = PackedFile(path.read_bytes(), executable)
+                files[path.relative_to(folder).as_posix()] = PackedFile(
+                    path.read_bytes(), executable
+                )
         return content_digest(files) == digest
 
     def _folder(self, digest: str) -> Path:
