@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ from pokerarena.sandbox.runtime import Runtime, RuntimeName, find_runtime
 from pokerarena.sandbox.store import AgentStore
 
 CALLBACK = next(positions())[1]
+UNUSED_S = 3 * 86_400
 # Small, so that an attack meets its bound at once and the machine is shared fairly.
 TIGHT = SandboxLimits(
     cpu_per_callback_ms=300, memory_bytes=64 * MIB, pids_max=16, tmp_bytes=4 * MIB, restarts_max=2
@@ -51,9 +53,11 @@ def root_tree() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if rootfs.verify(target) is not None:
             rootfs.build(target)
-            for old in cache.iterdir():
-                if old.is_dir() and old != target:
-                    shutil.rmtree(old)
+        # Others may be running the tests of other sources: only what is long unused goes.
+        os.utime(target)
+        for old in cache.iterdir():
+            if old.is_dir() and old.stat().st_mtime < time.time() - UNUSED_S:
+                shutil.rmtree(old)
     return target / rootfs.ROOT
 
 

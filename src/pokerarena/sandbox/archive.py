@@ -1,4 +1,4 @@
-"""Intake of an upload: a single file, a zip, or a tar.gz becomes a checked, content-addressed package.
+"""Intake of an upload: one file, a zip or a tar.gz becomes a checked, content-addressed package.
 
 Owns every bound on what an upload may be. It works in memory on bytes: nothing of an upload reaches
 a file system before all of it was checked, and no link, device or special file ever does.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import stat
 import tarfile
 import zipfile
@@ -103,6 +104,18 @@ def read_upload(
         ) from None
 
 
+def read_tar(data: bytes, limits: ArchiveLimits = DEFAULT_LIMITS) -> Package:
+    """Check a package in the form that `pack` gives it, between our own processes."""
+    try:
+        return _package(_untar(data, limits))
+    except BadPath as error:
+        raise Invalid("archive_bad_path", _sentence(str(error))) from None
+    except BadManifest as error:
+        raise Invalid("manifest_invalid", _sentence(str(error))) from None
+    except _BROKEN as error:
+        raise Invalid("archive_corrupt", f"The package is broken ({type(error).__name__}).") from None
+
+
 def pack(package: Package) -> bytes:
     """The package as one uncompressed tar, the same bytes for the same content."""
     raw = io.BytesIO()
@@ -139,19 +152,21 @@ def _single_file(data: bytes, file_name: str) -> Package:
             "The upload is neither a zip, a tar.gz, a Python file nor a Linux executable.",
         )
     path = clean(name)
-    return _package({path: data}, manifests.of_single_file(path))
+    manifest = manifests.of_single_file(path)
+    # Written out, so that the package is complete wherever it goes.
+    described = {"runtime": manifest.runtime, "entry_point": path}
+    return _package({path: data, "agent.json": json.dumps(described).encode()})
 
 
-def _package(contents: dict[str, bytes], manifest: Manifest | None = None) -> Package:
+def _package(contents: dict[str, bytes]) -> Package:
     check_set(list(contents))
-    if manifest is None:
-        found = [name for name in manifests.FILE_NAMES if name in contents]
-        if len(found) != 1:
-            raise BadManifest(
-                f"the archive needs exactly one of {' and '.join(manifests.FILE_NAMES)} at its top; "
-                f"it has {len(found)}"
-            )
-        manifest = manifests.read(found[0], contents[found[0]])
+    found = [name for name in manifests.FILE_NAMES if name in contents]
+    if len(found) != 1:
+        raise BadManifest(
+            f"the archive needs exactly one of {' and '.join(manifests.FILE_NAMES)} at its top; "
+            f"it has {len(found)}"
+        )
+    manifest = manifests.read(found[0], contents[found[0]])
     entry = manifest.entry_point
     if entry not in contents:
         raise BadManifest(f"the entry point {entry!r} is not in the archive")

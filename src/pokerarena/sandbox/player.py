@@ -91,9 +91,13 @@ class HostedPlayer:
     # The seam.
 
     async def open(self, run_start: RunStart | None = None) -> None:
-        """Start the agent. Its own faults are kept for the first decision; ours raise `Unavailable`."""
-        if run_start is not None and self._manifest.events:
-            self._run_start = encode(run_start) + b"\n"
+        """Start the agent. Its own faults wait for the first decision; ours raise `Unavailable`."""
+        await self.open_with(encode(run_start) + b"\n" if run_start is not None else None)
+
+    async def open_with(self, run_start_line: bytes | None) -> None:
+        """As `open`, with the message already encoded."""
+        if self._manifest.events:
+            self._run_start = run_start_line
         await self._start()
         if self._fault is not None:
             raise Unavailable("sandbox_start_failed", self._fault)
@@ -134,9 +138,14 @@ class HostedPlayer:
 
     async def tell(self, message: HandEnd | RunEnd) -> None:
         """Hand over an event. A frozen agent reads it when its next turn begins."""
+        if self._manifest.events:
+            await self.tell_line(encode(message) + b"\n", last=isinstance(message, RunEnd))
+
+    async def tell_line(self, line: bytes, *, last: bool) -> None:
+        """As `tell`, with the message already encoded; `last` gives it a moment to finish."""
         if self._manifest.events and self._process is not None:
-            self._process.pipes.send(encode(message) + b"\n")
-            if isinstance(message, RunEnd):
+            self._process.pipes.send(line)
+            if last:
                 await self._let_finish()
 
     async def close(self) -> None:

@@ -84,8 +84,8 @@ def build(target: Path, *, with_numpy: bool = True) -> dict[str, Any]:
     return record
 
 
-def verify(target: Path) -> str | None:
-    """What is wrong with a built root file system, in a sentence; None when it is as recorded."""
+def check_record(target: Path) -> str | None:
+    """Whether a root file system of this release and machine is there: quick, at each start."""
     try:
         record = json.loads((target / RECORD).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -96,6 +96,14 @@ def verify(target: Path) -> str | None:
         return f"{target} was built by another release; build it anew: {build_command(target)}"
     if record.get("machine") != platform.machine():
         return f"{target} was built for {record.get('machine')}; build it on this machine"
+    return None
+
+
+def verify(target: Path) -> str | None:
+    """What is wrong with a built root file system, in a sentence; None when it is as recorded."""
+    if wrong := check_record(target):
+        return wrong
+    record = json.loads((target / RECORD).read_text(encoding="utf-8"))
     if tree_digest(target / ROOT) != record.get("tree_sha256"):
         return f"{target} is not as it was built; build it anew: {build_command(target)}"
     return None
