@@ -79,16 +79,12 @@ class AgentPipes:
         """Send, or queue; false when the agent does not read and too much waits already."""
         if not self._open:
             return False
-        if self._writing:
-            if len(self._waiting) + len(data) > self._limits.input_waiting_max_bytes:
-                return False
-            self._waiting += data
-            return True
-        sent = self._write(data)
-        if sent < len(data):
-            self._waiting += data[sent:]
-            self._writing = True
-            self._loop.add_writer(self._in, self._on_writable)
+        if len(self._waiting) + len(data) > self._limits.input_waiting_max_bytes:
+            return False
+        if not self._waiting:
+            # What else is asked in this turn of the loop leaves in the same write.
+            self._loop.call_soon(self._flush)
+        self._waiting += data
         return True
 
     def turn_begins(self) -> None:
@@ -136,6 +132,14 @@ class AgentPipes:
                 # The end of the process is reported by its own means; these bytes are lost with it.
                 return len(data)
             raise
+
+    def _flush(self) -> None:
+        if not self._open or self._writing or not self._waiting:
+            return
+        del self._waiting[: self._write(bytes(self._waiting))]
+        if self._waiting:
+            self._writing = True
+            self._loop.add_writer(self._in, self._on_writable)
 
     def _on_writable(self) -> None:
         del self._waiting[: self._write(bytes(self._waiting))]

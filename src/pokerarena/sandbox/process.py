@@ -140,7 +140,7 @@ class SandboxProcess:
                     FallbackReason.SANDBOX_CPU,
                     f"used more than {self.limits.start_cpu_ms} ms of CPU before it was ready",
                 )
-            if now_ns != still_ns:
+            if now_ns != still_ns or self._wants_cpu():
                 still_since_s, still_ns = now_s, now_ns
             elif now_s - still_since_s > _STILL_S:
                 return None
@@ -281,6 +281,14 @@ class SandboxProcess:
         if len(call) > 1 and call[0] == _READ_CALLS.get(machine) and call[1] == "0x0":
             return True
         return call[0] in _WAIT_CALLS.get(machine, ())
+
+    def _wants_cpu(self) -> bool:
+        """Whether its first process waits for a core: on a busy machine that looks like standing still."""
+        try:
+            stat = Path(f"/proc/{self._pid}/stat").read_text()
+        except OSError:
+            return False
+        return stat.rpartition(")")[2].split()[0] in ("R", "D")
 
     def _last_words(self) -> str:
         lines = self.pipes.stderr_text().strip().splitlines()

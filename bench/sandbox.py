@@ -1,0 +1,296 @@
+"""What a sandbox costs: a callback, a start, decisions a second, memory. Ratios in one run.
+
+    python -m bench.sandbox [--rootfs DIR] [--runtimes runc,runsc] [--seconds 1.5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pokerarena_sdk
+import uvloop
+from pokerarena_sdk.practice import positions
+
+from pokerarena.errors import Unavailable
+from pokerarena.sandbox import rootfs
+from pokerarena.sandbox.archive import pack, read_upload
+from pokerarena.sandbox.home import SandboxHome
+from pokerarena.sandbox.limits import MIB, SandboxLimits
+from pokerarena.sandbox.player import HostedPlayer
+from pokerarena.sandbox.runtime import RuntimeName, find_runtime
+from pokerarena.sandbox.store import AgentStore
+
+AGENT = b"def act(view):\n    return view.check_or_call()\n"
+CALLBACK = next(positions())[1]
+IN_FLIGHT = (1, 4, 16, 64)
+BUDGET_BYTES = 4096 * MIB
+
+
+@dataclass
+class Bench:
+    """Where things are, and for how long each figure is taken."""
+
+    folder: Path
+    tree: Path
+    seconds: float
+
+
+def line(number: int) -> bytes:
+    return json.dumps(CALLBACK | {"decision_id": f"d{number}"}).encode() + b"\n"
+
+
+LINES = [line(number) for number in range(4096)]
+
+
+@contextmanager
+def bare_agent(bench: Bench) -> Iterator[subprocess.Popen[bytes]]:
+    """The same agent as a plain process on pipes."""
+    path = bench.folder / "bot.py"
+    path.write_bytes(AGENT)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pokerarena_sdk", "run", str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        env={"PYTHONPATH": str(Path(pokerarena_sdk.__file__).parents[1]), "PATH": os.defpath},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def round_trips(write: Callable[[bytes], Any], read: Callable[[], bytes], seconds: float) -> float:
+    """Median microseconds of a blocking round trip."""
+    taken = []
+    until_s = time.perf_counter() + seconds
+    number = 0
+    while time.perf_counter() < until_s:
+        started_s = time.perf_counter()
+        write(LINES[number % len(LINES)])
+        read()
+        taken.append(time.perf_counter() - started_s)
+        number += 1
+    return statistics.median(taken) * 1e6
+
+
+def bare_figures(bench: Bench) -> dict[str, float]:
+    """The plain process: round trip, start, and ping-pong between two."""
+    started_s = time.perf_counter()
+    with bare_agent(bench) as one, bare_agent(bench) as other:
+        one.stdin.write(LINES[0])
+        one.stdout.read(4096)
+        start_ms = (time.perf_counter() - started_s) * 1000
+        other.stdin.write(LINES[0])
+        other.stdout.read(4096)
+        trip_us = round_trips(one.stdin.write, lambda: one.stdout.read(4096), bench.seconds)
+        count, until_s = 0, time.perf_counter() + bench.seconds
+        begun_s = time.perf_counter()
+        while time.perf_counter() < until_s:
+            agent = (one, other)[count % 2]
+            agent.stdin.write(LINES[count % len(LINES)])
+            agent.stdout.read(4096)
+            count += 1
+        return {
+            "round_trip_us": trip_us,
+            "start_ms": start_ms,
+            "decisions_per_s": count / (time.perf_counter() - begun_s),
+        }
+
+
+@asynccontextmanager
+async def sandboxes(bench: Bench, runtime: RuntimeName, count: int) -> Any:
+    home = SandboxHome(find_runtime(runtime), bench.tree, bench.folder / "home")
+    manifest = {"runtime": "python3", "entry_point": "bot.py", "max_in_flight": 64}
+    agent = AgentStore(bench.folder / "store").put(read_upload(zipped(manifest)))
+    players = [HostedPlayer(home, agent, SandboxLimits()) for _ in range(count)]
+    try:
+        started_s = time.perf_counter()
+        await asyncio.gather(*(player.open() for player in players))
+        yield players, (time.perf_counter() - started_s) * 1000 / count
+    finally:
+        await asyncio.gather(*(player.close() for player in players))
+        home.close()
+
+
+def zipped(manifest: dict[str, Any]) -> bytes:
+    import io
+    import zipfile
+
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w") as archive:
+        archive.writestr("agent.json", json.dumps(manifest))
+        archive.writestr("bot.py", AGENT)
+    return raw.getvalue()
+
+
+async def rate(players: list[Any], in_flight: int, seconds: float) -> float:
+    """Decisions a second: each player has so many callbacks in flight, all the time."""
+    count, until_s = 0, time.perf_counter() + seconds
+    begun_s = time.perf_counter()
+
+    async def keep(player: Any, slot: int) -> None:
+        nonlocal count
+        number = slot
+        while time.perf_counter() < until_s:
+            await player.ask(f"d{number}", LINES[number], 5_000)
+            number = (number + in_flight) % len(LINES)
+            count += 1
+
+    if in_flight == 1:
+        # As in a hand: one player at a time.
+        while time.perf_counter() < until_s:
+            await players[count % len(players)].ask(
+                f"d{count % len(LINES)}", LINES[count % len(LINES)], 5_000
+            )
+            count += 1
+    else:
+        await asyncio.gather(
+            *(keep(player, slot) for player in players for slot in range(in_flight))
+        )
+    return count / (time.perf_counter() - begun_s)
+
+
+async def sandbox_figures(bench: Bench, runtime: RuntimeName) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    async with sandboxes(bench, runtime, 1) as (players, start_ms):
+        figures["start_ms"] = start_ms
+        process = players[0]._process
+        process.cgroup.thaw()
+        loop = asyncio.get_running_loop()
+        # The pipes alone, with the same blocking code as the plain process has.
+        pipes = process.pipes
+        loop.remove_reader(pipes._out)
+        for fd in (pipes._in, pipes._out):
+            os.set_blocking(fd, True)
+        figures["round_trip_us"] = round_trips(
+            lambda data: os.write(pipes._in, data), lambda: os.read(pipes._out, 4096), bench.seconds
+        )
+        for fd in (pipes._in, pipes._out):
+            os.set_blocking(fd, False)
+        loop.add_reader(pipes._out, pipes._on_output)
+        figures["memory_bytes"] = process.cgroup.memory_peak_bytes()
+        freeze_us = []
+        for _ in range(50):
+            started_s = time.perf_counter()
+            process.cgroup.freeze()
+            process.cgroup.thaw()
+            freeze_us.append((time.perf_counter() - started_s) * 1e6)
+        figures["freeze_and_thaw_us"] = statistics.median(freeze_us)
+    async with sandboxes(bench, runtime, 2) as (players, _):
+        for in_flight in IN_FLIGHT:
+            figures[f"decisions_per_s_{in_flight}"] = await rate(players, in_flight, bench.seconds)
+        await asyncio.sleep(0.05)
+        cgroup = players[0]._process.cgroup
+        before_ns = cgroup.cpu_ns()
+        await asyncio.sleep(0.2)
+        figures["cpu_ns_while_others_think"] = cgroup.cpu_ns() - before_ns
+    return figures
+
+
+async def host_figures(bench: Bench) -> dict[str, float]:
+    """The same through an agent-host in its own process."""
+    from pokerarena.sandbox.confinement import clean_environment
+    from pokerarena.sandbox.host_client import HostAddress, HostPool, RemotePlayer
+    from pokerarena.sandbox.service_tokens import TokenMaker, read_private_key, write_key_pair
+
+    folder = bench.folder
+    write_key_pair(folder / "private.pem", folder / "public.pem")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pokerarena.sandbox.host", "--name", "bench", "--public-key",
+         str(folder / "public.pem"), "--rootfs", str(bench.tree.parent), "--store",
+         str(folder / "host-store"), "--base", str(folder / "host-home"), "--socket",
+         str(folder / "host.sock")],
+        stdout=subprocess.PIPE, text=True,
+        env=clean_environment(os.environ) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )  # fmt: skip
+    try:
+        if not process.stdout.readline().startswith("ready"):
+            return {}
+        package = read_upload(zipped({"runtime": "python3", "entry_point": "bot.py"}))
+
+        async def load(_: str) -> bytes:
+            return pack(package)
+
+        tokens = TokenMaker(read_private_key(folder / "private.pem"), "bench", time.time)
+        pool = HostPool([HostAddress("bench", folder / "host.sock")], tokens, load)
+        players = [RemotePlayer(pool, package.digest, 64) for _ in range(2)]
+        for player in players:
+            await player.open()
+        figures = {
+            f"decisions_per_s_{in_flight}": await rate(players, in_flight, bench.seconds)
+            for in_flight in IN_FLIGHT
+        }
+        for player in players:
+            await player.close()
+        pool.close()
+        await asyncio.sleep(0.05)
+        return figures
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def show(bare: dict[str, float], measured: dict[str, dict[str, float]]) -> None:
+    base = bare["decisions_per_s"]
+    print(f"bare process      round trip {bare['round_trip_us']:7.1f} µs   start "
+          f"{bare['start_ms']:6.0f} ms   ping-pong of two {base:8.0f} decisions/s")  # fmt: skip
+    for name, figures in measured.items():
+        if "round_trip_us" in figures:
+            added_us = figures["round_trip_us"] - bare["round_trip_us"]
+            print(f"{name:17} round trip {figures['round_trip_us']:7.1f} µs   start "
+                  f"{figures['start_ms']:6.0f} ms   added to a callback {added_us:+.1f} µs")  # fmt: skip
+            print(f"{'':17} freeze and thaw {figures['freeze_and_thaw_us']:.0f} µs, CPU while others "
+                  f"think {figures['cpu_ns_while_others_think']:.0f} ns, memory "
+                  f"{figures['memory_bytes'] / MIB:.0f} MiB: "
+                  f"{BUDGET_BYTES // int(figures['memory_bytes'])} such agents in 4 GiB, "
+                  f"{BUDGET_BYTES // SandboxLimits().memory_bytes} with all quotas used up")  # fmt: skip
+        for in_flight in IN_FLIGHT:
+            if (value := figures.get(f"decisions_per_s_{in_flight}")) is not None:
+                print(f"{name:17} two agents, {in_flight:2} in flight each: {value:8.0f} decisions/s"
+                      f"   {value / base:5.2f} × ping-pong")  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="bench.sandbox")
+    parser.add_argument("--rootfs", type=Path, default=Path("/var/lib/pokerarena/rootfs"))
+    parser.add_argument("--runtimes", default="runc,runsc")
+    parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    if rootfs.check_record(options.rootfs):
+        rootfs.build(options.rootfs)
+    with tempfile.TemporaryDirectory(prefix="pokerarena-bench-", dir="/var/tmp") as name:
+        Path(name).chmod(0o755)
+        bench = Bench(Path(name), options.rootfs / rootfs.ROOT, options.seconds)
+        bare = bare_figures(bench)
+        measured: dict[str, dict[str, float]] = {}
+        for runtime in options.runtimes.split(","):
+            try:
+                measured[runtime] = uvloop.run(sandbox_figures(bench, RuntimeName(runtime)))
+            except Unavailable as error:
+                print(f"{runtime}: not measured: {error}", file=sys.stderr)
+        measured["through a host"] = uvloop.run(host_figures(bench))
+    if options.json:
+        print(json.dumps({"bare": bare, **measured}))
+    else:
+        show(bare, measured)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
