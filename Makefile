@@ -1,0 +1,51 @@
+# The ways into this repository. Everything runs in .venv, which is made from the locks on demand.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+WORKERS ?= 2
+ARGS ?=
+DEMO_ARGS ?=
+UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --no-header --no-annotate
+
+.PHONY: help setup demo test check bench fmt lock clean
+
+help: ## say what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(INSTALLED) ## install everything into .venv
+
+$(INSTALLED): requirements/dev.lock requirements/uv.lock pyproject.toml scripts/setup
+	@scripts/setup
+	@touch $@
+
+demo: $(INSTALLED) ## watch agents play: start all of it on this machine
+	@exec $(BIN)/pokerarena up --demo $(DEMO_ARGS)
+
+test: $(INSTALLED) ## run every test (ARGS="-k name" for some)
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+check: $(INSTALLED) ## run every check that needs no test
+	@scripts/check
+
+bench: $(INSTALLED) ## measure, against others in the same run
+	$(BIN)/python -m bench $(ARGS)
+
+fmt: $(INSTALLED) ## format, and repair what can be repaired
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format --quiet .
+
+lock: $(INSTALLED) ## pin dependencies anew (UPGRADE=1 for newer versions)
+	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements/runtime.lock
+	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --group dev -o requirements/dev.lock
+	echo uv $(if $(UPGRADE),,==$$($(BIN)/uv --version | cut -d' ' -f2)) | tr -d ' ' \
+	  | $(UV_COMPILE) $(if $(UPGRADE),--upgrade) - -o requirements/uv.lock
+
+clean: ## remove what was made, but no data
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
