@@ -69,7 +69,7 @@ def pack_actions(actions: Iterable[ActionRecord]) -> bytes:
         packed += pack(
             kind << 4 | seat,
             _FALLBACK_CODES[fallback] << 4 | street,
-            elapsed_ms if elapsed_ms < MAX_ELAPSED_MS else MAX_ELAPSED_MS,
+            min(MAX_ELAPSED_MS, elapsed_ms),
             total >> 32,
             total & 0xFFFFFFFF,
         )

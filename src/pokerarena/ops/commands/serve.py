@@ -33,5 +33,5 @@ def worker(
     from pokerarena.settings import load_settings
     from pokerarena.worker.main import run_worker
 
-    settings = load_settings(**({} if processes is None else {"worker_processes": processes}))
-    run_worker(settings)
+    settings = load_settings()
+    raise typer.Exit(run_worker(settings, processes or settings.worker_processes))
