@@ -15,6 +15,8 @@ import shutil
 import socket
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pokerarena.ops import migrate
@@ -35,8 +37,7 @@ class DatabaseServer:
     """Started lazily by the controlling process, stopped at the end of its session."""
 
     def __init__(self) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="pokerarena-test-", dir=_reachable_by_all()))
-        self._directory.chmod(0o711)
+        self._directory = _make_directory()
         self._postgres = EmbeddedPostgres(self._directory / "pg", settings=UNSAFE_BUT_FAST)
         self._start_lock = threading.Lock()
         self._closed = False
@@ -97,8 +98,24 @@ def ask_controller(path: str) -> str:
     return str(answer["socket_dir"])
 
 
+@contextmanager
+def new_directory() -> Iterator[Path]:
+    """A directory for a database cluster of a test's own; gone afterwards."""
+    path = _make_directory()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _make_directory() -> Path:
+    path = Path(tempfile.mkdtemp(prefix="pokerarena-test-", dir=_reachable_by_all()))
+    path.chmod(0o711)
+    return path
+
+
 def _reachable_by_all() -> str:
-    """A temporary directory that the database's system user can enter, even when root runs tests."""
+    """A temporary directory that the database's system user can enter when root runs the tests."""
     for candidate in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
         path = Path(candidate).resolve()
         if os.geteuid() != 0 or all(step.stat().st_mode & 0o001 for step in [path, *path.parents]):

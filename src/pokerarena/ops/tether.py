@@ -20,7 +20,9 @@ EXIT_PARENT_GONE = 70
 EXIT_CANNOT_EXEC = 71
 
 
-def command(argv: Sequence[str], *, death_signal: signal.Signals, user: str | None = None) -> list[str]:
+def command(
+    argv: Sequence[str], *, death_signal: signal.Signals, user: str | None = None
+) -> list[str]:
     """The command line that runs `argv` tethered to the calling process."""
     return [
         sys.executable,
@@ -55,7 +57,7 @@ def main(arguments: list[str]) -> int:
     if os.getppid() != int(parent):
         return EXIT_PARENT_GONE  # the parent died before the kernel knew of the tether
     try:
-        os.execvp(argv[0], argv)  # noqa: S606 - starting programs is this module's whole purpose
+        os.execvp(argv[0], argv)
     except OSError as error:
         print(f"cannot start {argv[0]}: {error.strerror}", file=sys.stderr)
         return EXIT_CANNOT_EXEC
