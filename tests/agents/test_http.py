@@ -102,7 +102,9 @@ async def test_every_bad_habit_has_its_reason(server, dialer, habit, reason, say
     assert isinstance(reply, Failure)
     assert reply.reason == FallbackReason(reason)
     assert says in reply.detail
-    assert all(request.path == f"/{habit}" for request in server.received), "a redirect was followed"
+    assert all(request.path == f"/{habit}" for request in server.received), (
+        "a redirect was followed"
+    )
 
 
 @pytest.mark.parametrize("habit", ["hang", "drip", "drip-headers"])

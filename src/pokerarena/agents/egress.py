@@ -179,15 +179,16 @@ class EgressPolicy:
                 raise EgressDenied("an address with a zone is not allowed")
             if address.ipv4_mapped is not None:
                 address = address.ipv4_mapped
-        if _within(address, _METADATA) or _within(address, _NEVER):
-            raise EgressDenied("the address is reserved and never a callback's destination")
         if _within(address, self.denied_networks):
             raise EgressDenied("the operator denies this address")
+        reserved = "the address is reserved and never a callback's destination"
+        if _within(address, _METADATA):
+            raise EgressDenied(reserved)
         if _within(address, _PRIVATE):
             if not self.allow_private:
                 raise EgressDenied("the address is private, which the operator does not allow")
-        elif isinstance(address, IPv6Address) and address not in _GLOBAL_IPV6:
-            raise EgressDenied("the address is outside global unicast space")
+        elif _within(address, _NEVER) or (address.version == 6 and address not in _GLOBAL_IPV6):
+            raise EgressDenied(reserved)
 
     def _check_domain(self, host: str) -> None:
         if len(host) > _MAX_HOST_CHARS:

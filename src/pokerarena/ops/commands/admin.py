@@ -27,6 +27,7 @@ def create_operator(
     """Create an account with the role operator."""
     import sys
 
+    from pokerarena.auth.models import Role
     from pokerarena.ops.accounts import create_account
     from pokerarena.settings import load_settings
 
@@ -38,5 +39,5 @@ def create_operator(
     else:
         typer.echo("pokerarena: no terminal to ask for a password: use --password-stdin", err=True)
         raise typer.Exit(2)
-    user_id = create_account(settings, username=username, password=password, role="operator")
+    user_id = create_account(settings, username=username, password=password, role=Role.OPERATOR)
     typer.echo(f"operator {username} created ({user_id})")

@@ -17,7 +17,7 @@ def api(
     ] = None,
 ) -> None:
     """Serve the HTTP API and the live streams."""
-    from pokerarena.api.server import serve
+    from pokerarena.ops.serve_api import serve
     from pokerarena.settings import load_settings
 
     given = {"api_host": host, "api_port": port}
