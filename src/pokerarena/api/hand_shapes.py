@@ -1,7 +1,7 @@
 """Hands as they are shown: views, facts and actions in JSON.
 
 Everything with a card in it is made from a `HandView` or from facts that `engine.view` let through.
-This module must never take a `Hand`, a deal or a stored record.
+Of a stored record it must never read more than numbers, times and actions: no card.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from pokerarena.engine import facts as happened
 from pokerarena.engine.cards import cards_text
 from pokerarena.engine.state import STREET_TEXTS
 from pokerarena.engine.view import HandView
+from pokerarena.history.models import DecisionNote
+from pokerarena.history.read import StoredHand
+from pokerarena.history.record import ActionRecord
 
 StreetName = Literal["preflop", "flop", "turn", "river"]
 ActionName = Literal["fold", "check", "call", "bet", "raise"]
@@ -310,6 +313,42 @@ def facts_shown(step: int, facts: Iterable[happened.Fact]) -> list[FactShown]:
     for fact in facts:
         name, members = _FACTS[type(fact)]
         shown.append(FactShown(step=step, fact=name, **members(fact)))
+    return shown
+
+
+def hand_shown(hand: StoredHand, view: HandView) -> HandShown:
+    """A complete hand: its numbers from the record, and everything else from the view."""
+    return HandShown(
+        id=hand.id,
+        run_id=hand.run_id,
+        hand_no=hand.hand_no,
+        deal_no=hand.deal_no,
+        ended_at=hand.ended_at,
+        view=ViewShown.of(view),
+    )
+
+
+def actions_shown(
+    actions: Iterable[ActionRecord], notes: Iterable[DecisionNote]
+) -> list[ActionShown]:
+    """The actions of a hand with those notes that the viewer may read."""
+    by_action = {note.action_no: note for note in notes}
+    shown = []
+    for action_no, action in enumerate(actions):
+        note = by_action.get(action_no)
+        shown.append(
+            ActionShown(
+                action_no=action_no,
+                street=_street(action.street),
+                seat_no=action.seat,
+                action=_action(action.kind),
+                amount=action.street_total,
+                elapsed_ms=action.elapsed_ms,
+                fallback=None if action.fallback is None else action.fallback.value,
+                note=None if note is None else note.note,
+                failure=None if note is None else note.failure,
+            )
+        )
     return shown
 
 

@@ -104,7 +104,6 @@ class LiveHub:
         self._tables: dict[UUID, Watched] = {}
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._listening = False
         self.closing = asyncio.Event()
 
     @contextmanager
@@ -174,16 +173,17 @@ class LiveHub:
             except Exception:
                 failures += 1
                 log.exception("live_listen_failed", failures=failures)
-            self._listening = False
-            await asyncio.sleep(random.uniform(0.1, min(RECONNECT_MAX_S, 0.2 * 2**min(failures, 5))))
+            cap_s = min(RECONNECT_MAX_S, 0.2 * 2 ** min(failures, 5))
+            await asyncio.sleep(random.uniform(0.1, cap_s))  # noqa: S311 - spreads reconnects
 
     async def _listen(self) -> None:
         engine = self._database.engine
         _, options = engine.dialect.create_connect_args(engine.url)
-        options |= {"application_name": "pokerarena-api-live", "connect_timeout": 5}
-        async with await AsyncConnection.connect(autocommit=True, **options) as connection:
+        async with await AsyncConnection.connect(
+            autocommit=True,
+            **{**options, "application_name": "pokerarena-api-live", "connect_timeout": 5},
+        ) as connection:
             await connection.execute(f"LISTEN {LIVE_CHANNEL}")
-            self._listening = True
             while True:
                 async for notification in connection.notifies(timeout=LISTEN_CHECK_S):
                     self._take(notification.payload)
