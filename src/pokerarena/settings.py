@@ -136,6 +136,12 @@ class Settings(BaseSettings):
     hands_ahead_max: int = Field(
         default=256, ge=1, le=10_000, description="hands of one run played but not yet committed"
     )
+    commit_retry_s: float = Field(
+        default=60.0,
+        ge=0,
+        le=3600,
+        description="how long a commit is tried again before its runs are given back",
+    )
     live_updates_per_s: float = Field(default=8.0, gt=0, le=50)
 
     # Logs.
