@@ -58,9 +58,7 @@ def sight_of(
     # The stricter of then and now: neither does a table that opens up expose what was played in
     # private, nor does one that closes go on showing what it showed.
     open_to_all = Visibility.PRIVATE.value not in (table.visibility, run.visibility)
-    if not (
-        open_to_all or own_seats or principal.owns(table.owner_id) or principal.is_operator
-    ):
+    if not (open_to_all or own_seats or principal.owns(table.owner_id) or principal.is_operator):
         return None
     if is_over(run) and run.reveal_policy == RevealPolicy.AFTER_RUN.value:
         return Sight(Viewer.EVERYTHING, own_seats, everything=True)
