@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
 from sqlalchemy import CursorResult, bindparam, func, insert, select, text, update
-from sqlalchemy.dialects.postgresql import ARRAY, INTEGER, UUID as PG_UUID
+from sqlalchemy.dialects.postgresql import ARRAY, INTEGER
+from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pokerarena.history.models import HandRow, VoidDeal
@@ -97,17 +98,13 @@ async def _lost_deals(session: AsyncSession, run: Run, seat_count: int) -> list[
         )
     )
     known_void = await session.scalars(
-        select(VoidDeal.deal_no).where(
-            VoidDeal.run_id == run.id, VoidDeal.deal_no > run.deals_done
-        )
+        select(VoidDeal.deal_no).where(VoidDeal.run_id == run.id, VoidDeal.deal_no > run.deals_done)
     )
     settled = {*stored, *known_void}
     return [deal_no for deal_no in reserved if deal_no not in settled]
 
 
-async def _void(
-    session: AsyncSession, run: Run, deals: Sequence[int], reason: VoidReason
-) -> None:
+async def _void(session: AsyncSession, run: Run, deals: Sequence[int], reason: VoidReason) -> None:
     await session.execute(
         insert(VoidDeal),
         [

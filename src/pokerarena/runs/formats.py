@@ -126,9 +126,7 @@ class Position(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """What is stored with the run."""
-        stacks = {
-            str(seat): stack for seat, stack in zip(self.seats, self.stacks, strict=True)
-        }
+        stacks = {str(seat): stack for seat, stack in zip(self.seats, self.stacks, strict=True)}
         return {"stacks": stacks, "button_seat": self.button_seat}
 
 
@@ -177,9 +175,7 @@ def next_unit(rules: RunRules, position: Position, first_hand_no: int) -> tuple[
         return ()
     seats = tuple(live)
     button_seat = _seat_after(seats, position.button_seat)
-    return (
-        HandSetup(first_hand_no, level, seats, tuple(live.values()), button_seat, rebuys),
-    )
+    return (HandSetup(first_hand_no, level, seats, tuple(live.values()), button_seat, rebuys),)
 
 
 def settle(rules: RunRules, position: Position, setup: HandSetup, net: Sequence[int]) -> Position:

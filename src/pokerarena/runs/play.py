@@ -291,7 +291,7 @@ class _Run:
                 deal_no,
                 2 * seat_count + BOARD_CARDS,
             )
-            hands = []
+            hands: list[HandRecord] = []
             try:
                 for setup in unit:
                     if hands and self._control.halt is not None:

@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Final
 from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pokerarena.agents.dial import Dialer, DialLimits
-from pokerarena.agents.egress import EgressPolicy
+from pokerarena.agents.house import HousePlayer, UnknownHouseAgent
 from pokerarena.agents.http import HttpLimits, HttpPlayer
 from pokerarena.agents.models import AgentVersion, VersionKind
 from pokerarena.agents.player import Player
+from pokerarena.agents.registry import egress_policy, open_signing_secret
 from pokerarena.agents.seat import SeatedPlayer, SeatSettings
 from pokerarena.runs.formats import RunRules
 from pokerarena.runs.models import RunSeat
 from pokerarena.runs.play import RunFault, Seating
 from pokerarena.sealing import Sealer
 from pokerarena.settings import Settings
-
-SIGNING_PURPOSE: Final = "signing-secret"
 
 
 async def load_versions(
@@ -84,14 +82,10 @@ class SeatBuilder:
 
     def _http_player(self, version: AgentVersion) -> HttpPlayer:
         assert version.callback_url is not None, "the schema says so"
-        assert version.signing_secret_sealed is not None, "the schema says so"
-        secret = self._sealer.open(
-            version.signing_secret_sealed, purpose=SIGNING_PURPOSE, owner=version.id.bytes
-        )
         return HttpPlayer(
             version.callback_url,
             self._dialer,
-            secret=secret.decode(),
+            secret=open_signing_secret(version, self._sealer),
             max_batch=version.max_batch,
             wants_events=version.wants_events,
             limits=HttpLimits(
@@ -107,25 +101,11 @@ class SeatBuilder:
 
 def house_player(name: str, seed: bytes, run_id: UUID, seat_no: int) -> Player:
     """A house player with its own randomness, which says nothing about the cards."""
-    from pokerarena.agents.house import HousePlayer
-
     own_seed = hashlib.sha256(b"house" + run_id.bytes + bytes((seat_no,)) + seed).digest()
-    return HousePlayer(name, own_seed)
-
-
-def egress_policy(settings: Settings) -> EgressPolicy:
-    """Where callbacks may go, as the operator has configured it."""
-    return EgressPolicy(
-        allow_private=settings.callback_allow_private,
-        schemes=frozenset(settings.callback_schemes),
-        allowed_domains=frozenset(settings.callback_domains_allowed),
-        denied_domains=frozenset(settings.callback_domains_denied),
-        **(
-            {"port_ranges": tuple((port, port) for port in settings.callback_ports)}
-            if settings.callback_ports
-            else {}
-        ),
-    )
+    try:
+        return HousePlayer(name, own_seed)
+    except UnknownHouseAgent as error:
+        raise RunFault("house_agent_unknown", f"Seat {seat_no}: {error}.") from None
 
 
 def dial_limits(settings: Settings) -> DialLimits:

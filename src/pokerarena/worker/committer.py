@@ -112,7 +112,7 @@ class GroupCommitter:
             return
         # The lease is as long as the database says; counted from before the commit it is shorter.
         lease_until_s = began_s + self._settings.run_lease_s
-        for run_log in group:
+        for run_log, batch in group.items():
             if run_log.run_id in verdict.stored:
                 run_log.stored(lease_until_s)
                 if verdict.stored[run_log.run_id]:
@@ -122,7 +122,7 @@ class GroupCommitter:
                     "fence_lost",
                     run_id=str(run_log.run_id),
                     epoch=run_log.epoch,
-                    hands_dropped=group[run_log].hands,
+                    hands_dropped=batch.hands,
                 )
                 run_log.end(FenceLost())
             else:
@@ -186,7 +186,9 @@ class GroupCommitter:
 
 def libpq_url(settings: Settings) -> str:
     """The database's URL as libpq takes it: without the name of the driver."""
-    return settings.database_url.get_secret_value().replace("postgresql+psycopg://", "postgresql://", 1)
+    return settings.database_url.get_secret_value().replace(
+        "postgresql+psycopg://", "postgresql://", 1
+    )
 
 
 def _first_line(error: BaseException) -> str:

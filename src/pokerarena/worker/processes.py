@@ -116,7 +116,7 @@ class PlayerProcesses:
         self._orders = itertools.count(1)
         self._serials = itertools.count(1)
         self._living: dict[str, PlayerProcess] = {}
-        self._draining = False
+        self._draining = asyncio.Event()
         self._keepers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -138,7 +138,7 @@ class PlayerProcesses:
         Raises `WorkerFull`, `PlayerProcessLost` and `ClaimFailed`.
         """
         ready = self._ready()
-        if not ready or self._draining:
+        if not ready or self._draining.is_set():
             raise PlayerProcessLost("no player process is ready")
         process = min(ready, key=lambda each: each.load)
         if process.load >= self._settings.worker_runs_per_process:
@@ -151,7 +151,7 @@ class PlayerProcesses:
 
     async def drain(self, within_s: float) -> bool:
         """Have them finish their hands and end; whether all did in time."""
-        self._draining = True
+        self._draining.set()
         for process in self._living.values():
             process.send({"op": "drain", "within_s": within_s * 0.8})
         done, late = await asyncio.wait(self._keepers, timeout=within_s)
@@ -168,13 +168,13 @@ class PlayerProcesses:
         """One process after the other, for as long as the worker lives."""
         loop = asyncio.get_running_loop()
         failures = 0
-        while not self._draining:
+        while not self._draining.is_set():
             began_s = loop.time()
             name = f"{socket.gethostname()[:80]}:{os.getpid()}:{index}.{next(self._serials)}"
             process = await self._spawn(name)
             code = await process.read()
             self._living.pop(name, None)
-            if self._draining and code == 0:
+            if self._draining.is_set() and code == 0:
                 return
             log.error(
                 "player_process_died",

@@ -242,9 +242,7 @@ class Stage:
         self, playing: _Playing, spec: RunSpec, seating: dict[int, Seating]
     ) -> RunOutcome:
         """Play; end at once when the log is over, even in the middle of a hand."""
-        task = asyncio.ensure_future(
-            play_run(spec, seating, playing.log, playing.control, Clock())
-        )
+        task = asyncio.ensure_future(play_run(spec, seating, playing.log, playing.control, Clock()))
         try:
             await asyncio.wait(
                 (task, playing.log.over, playing.cut), return_when=asyncio.FIRST_COMPLETED
@@ -295,7 +293,9 @@ class Stage:
                 log.warning("hands_dropped_at_failure")
         settlement = playing.log.settlement(VoidReason.FAILED)
         run_id, epoch = playing.claim.run.id, playing.claim.epoch
-        mine = await self._persist(lambda: self._mark_failed(run_id, epoch, settlement, fault), "fail")
+        mine = await self._persist(
+            lambda: self._mark_failed(run_id, epoch, settlement, fault), "fail"
+        )
         if mine is None:
             return End.ABANDONED
         return End.FAILED if mine else End.FENCED
