@@ -194,7 +194,7 @@ class TestCircuit:
         assert len(player.asked) == 15
 
     async def test_while_open_one_question_only_tries_whether_it_works_again(self):
-        seat, player, clock = seat_with(REFUSED, circuit_failure_limit=1, circuit_cooldown_s=1.0)
+        seat, _, clock = seat_with(REFUSED, circuit_failure_limit=1, circuit_cooldown_s=1.0)
         await decide(seat)
         clock.now_s += 1.1
         decisions = await asyncio.gather(*(decide(seat) for _ in range(8)))
