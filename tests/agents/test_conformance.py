@@ -101,7 +101,7 @@ async def test_an_agent_that_believes_anybody_is_warned(server):
 
 
 def test_the_situations_cover_what_they_promise():
-    hands = {name: hand for name, hand in situations()}
+    hands = dict(situations())
     legal = {name: hand.legal() for name, hand in hands.items()}
     assert {hand.street.text for hand in hands.values()} == {"preflop", "flop", "turn", "river"}
     assert {len(hand.seats) for hand in hands.values()} >= {2, 3, 6, 10}
