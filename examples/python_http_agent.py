@@ -17,6 +17,7 @@ few hands against it and tells you what it got wrong.
 
 import argparse
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -37,7 +38,7 @@ def steady(turn):
     """Play good cards, bet good hands, and pay only what the hand is worth."""
     strength = hand_strength(turn)
     if strength > 0.8:
-        return raise_to(turn, turn["to_call"] + turn["pot"] * 2 // 3)
+        return bet(turn, 0.66)
     if strength > price(turn) + 0.15:
         return check_or_call(turn)
     return check_or_fold(turn)
@@ -51,7 +52,7 @@ def caller(turn):
 def bluffer(turn):
     """Play as steadily as the others, but represent a big hand one time in five."""
     if dice(turn) < 0.2:
-        return raise_to(turn, turn["to_call"] + turn["pot"])
+        return bet(turn, 1.0)
     return steady(turn)
 
 
@@ -98,7 +99,13 @@ def price(turn):
 
 def dice(turn):
     """A number from 0 to 1: random to opponents, and the same whenever we replay the hand."""
-    return random.Random(turn["decision_id"]).random()
+    return random.Random(turn["decision_id"]).random()  # noqa: S311 - a game, not a secret
+
+
+def bet(turn, pot_share):
+    """Bet or raise by a share of the pot (as it is after calling)."""
+    highest = max(turn["bets"].values())
+    return raise_to(turn, highest + round(pot_share * (turn["pot"] + turn["to_call"])))
 
 
 def raise_to(turn, amount):
@@ -175,10 +182,8 @@ def serve(decide, host, port, secret=None, think_ms=0):
         shown = f"[{host}]" if ":" in host else host
         print(f"agent ready http://{shown}:{server.server_port}/", flush=True)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.1)
-        except KeyboardInterrupt:
-            pass
 
 
 def is_signed(headers, body, secret):

@@ -204,7 +204,7 @@ def test_an_operator_made_on_the_command_line_can_log_in(start: Start) -> None:
     assert made.returncode == 0, made.stderr
     assert password not in made.stdout + made.stderr
     client.login("olive", password)
-    assert client.get("/v1/me")["role"] == "operator"
+    assert client.get("/v1/me")["user"]["role"] == "operator"
     with psycopg.connect(host=str(socket_dir), user="postgres", dbname="pokerarena") as database:
         row = database.execute("SELECT password_hash FROM users").fetchone()
     assert row is not None

@@ -18,4 +18,4 @@ async def void_counts(session: AsyncSession, run_id: UUID) -> dict[str, int]:
         .group_by(VoidDeal.reason)
         .order_by(VoidDeal.reason)
     )
-    return dict(rows.tuples())
+    return dict(rows.all())
