@@ -11,11 +11,13 @@ checked as one host and dialled as another.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
 from pyreqwest.http import Url
+
+from pokerarena.settings import Settings
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -179,15 +181,16 @@ class EgressPolicy:
                 raise EgressDenied("an address with a zone is not allowed")
             if address.ipv4_mapped is not None:
                 address = address.ipv4_mapped
-        if _within(address, _METADATA) or _within(address, _NEVER):
-            raise EgressDenied("the address is reserved and never a callback's destination")
         if _within(address, self.denied_networks):
             raise EgressDenied("the operator denies this address")
+        reserved = "the address is reserved and never a callback's destination"
+        if _within(address, _METADATA):
+            raise EgressDenied(reserved)
         if _within(address, _PRIVATE):
             if not self.allow_private:
                 raise EgressDenied("the address is private, which the operator does not allow")
-        elif isinstance(address, IPv6Address) and address not in _GLOBAL_IPV6:
-            raise EgressDenied("the address is outside global unicast space")
+        elif _within(address, _NEVER) or (address.version == 6 and address not in _GLOBAL_IPV6):
+            raise EgressDenied(reserved)
 
     def _check_domain(self, host: str) -> None:
         if len(host) > _MAX_HOST_CHARS:
@@ -204,6 +207,20 @@ class EgressPolicy:
             raise EgressDenied("the operator denies this host")
         if self.allowed_domains and not _is_under(host, self.allowed_domains):
             raise EgressDenied("the host is not on the operator's list of allowed hosts")
+
+
+def egress_policy(settings: Settings) -> EgressPolicy:
+    """The operator's policy, as the settings state it."""
+    policy = EgressPolicy(
+        allow_private=settings.callback_allow_private,
+        schemes=frozenset(settings.callback_schemes),
+        allowed_domains=frozenset(settings.callback_domains_allowed),
+        denied_domains=frozenset(settings.callback_domains_denied),
+    )
+    if settings.callback_ports:
+        ports = tuple((port, port) for port in settings.callback_ports)
+        policy = replace(policy, port_ranges=ports)
+    return policy
 
 
 def _within(address: Address, networks: Iterable[Network]) -> bool:

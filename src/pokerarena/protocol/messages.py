@@ -76,9 +76,7 @@ class Callback(Struct, frozen=True, kw_only=True, tag_field="type", tag="callbac
     ]
     min_raise_to: Annotated[
         Chips | None,
-        Meta(
-            description="Smallest legal `amount` of a bet or raise; null when neither is legal."
-        ),
+        Meta(description="Smallest legal `amount` of a bet or raise; null when neither is legal."),
     ]
     max_raise_to: Annotated[
         Chips | None,
@@ -87,9 +85,7 @@ class Callback(Struct, frozen=True, kw_only=True, tag_field="type", tag="callbac
     stacks: Annotated[
         dict[SeatNumber, Chips], Meta(description="Chips behind, by seat; bets are not in it.")
     ]
-    bets: Annotated[
-        dict[SeatNumber, Chips], Meta(description="Chips bet on this street, by seat.")
-    ]
+    bets: Annotated[dict[SeatNumber, Chips], Meta(description="Chips bet on this street, by seat.")]
     folded: Annotated[tuple[SeatNumber, ...], Meta(description="Seats that folded this hand.")]
     all_in: Annotated[tuple[SeatNumber, ...], Meta(description="Seats with no chips behind.")]
     legal_actions: Annotated[tuple[ActionName, ...], Meta(min_length=1)]
