@@ -1,6 +1,6 @@
 """What a sandbox costs: a callback, a start, decisions a second, memory. Ratios in one run.
 
-    python -m bench.sandbox [--rootfs DIR] [--runtimes runc,runsc] [--seconds 1.5]
+python -m bench.sandbox [--rootfs DIR] [--runtimes runc,runsc] [--seconds 1.5]
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from pokerarena.sandbox.archive import pack, read_upload
 from pokerarena.sandbox.home import SandboxHome
 from pokerarena.sandbox.limits import MIB, SandboxLimits
 from pokerarena.sandbox.player import HostedPlayer
+from pokerarena.sandbox.process import SandboxLauncher
 from pokerarena.sandbox.runtime import RuntimeName, find_runtime
 from pokerarena.sandbox.store import AgentStore
 
@@ -117,7 +118,7 @@ async def sandboxes(bench: Bench, runtime: RuntimeName, count: int) -> Any:
     home = SandboxHome(find_runtime(runtime), bench.tree, bench.folder / "home")
     manifest = {"runtime": "python3", "entry_point": "bot.py", "max_in_flight": 64}
     agent = AgentStore(bench.folder / "store").put(read_upload(zipped(manifest)))
-    players = [HostedPlayer(home, agent, SandboxLimits()) for _ in range(count)]
+    players = [HostedPlayer(SandboxLauncher(home, agent), agent.manifest) for _ in range(count)]
     try:
         started_s = time.perf_counter()
         await asyncio.gather(*(player.open() for player in players))
@@ -202,14 +203,16 @@ async def sandbox_figures(bench: Bench, runtime: RuntimeName) -> dict[str, float
     return figures
 
 
-async def host_figures(bench: Bench) -> dict[str, float]:
-    """The same through an agent-host in its own process."""
+async def host_figures(bench: Bench, way: str) -> dict[str, float]:
+    """The same with an agent-host in its own process: on leased sandboxes, or by frames."""
     from pokerarena.sandbox.confinement import clean_environment
-    from pokerarena.sandbox.host_client import HostAddress, HostPool, RemotePlayer
+    from pokerarena.sandbox.host_client import HostAddress, HostPool
+    from pokerarena.sandbox.remote_player import RemotePlayer
     from pokerarena.sandbox.service_tokens import TokenMaker, read_private_key, write_key_pair
 
     folder = bench.folder
-    write_key_pair(folder / "private.pem", folder / "public.pem")
+    if not (folder / "private.pem").exists():
+        write_key_pair(folder / "private.pem", folder / "public.pem")
     process = subprocess.Popen(
         [sys.executable, "-m", "pokerarena.sandbox.host", "--name", "bench", "--public-key",
          str(folder / "public.pem"), "--rootfs", str(bench.tree.parent), "--store",
@@ -228,7 +231,12 @@ async def host_figures(bench: Bench) -> dict[str, float]:
 
         tokens = TokenMaker(read_private_key(folder / "private.pem"), "bench", time.time)
         pool = HostPool([HostAddress("bench", folder / "host.sock")], tokens, load)
-        players = [RemotePlayer(pool, package.digest, 64) for _ in range(2)]
+        players = [
+            pool.player(package.digest, package.manifest)
+            if way == "lease"
+            else RemotePlayer(pool, package.digest, 64)
+            for _ in range(2)
+        ]
         for player in players:
             await player.open()
         figures = {
@@ -284,7 +292,8 @@ def main(arguments: list[str] | None = None) -> int:
                 measured[runtime] = uvloop.run(sandbox_figures(bench, RuntimeName(runtime)))
             except Unavailable as error:
                 print(f"{runtime}: not measured: {error}", file=sys.stderr)
-        measured["through a host"] = uvloop.run(host_figures(bench))
+        measured["leased from host"] = uvloop.run(host_figures(bench, "lease"))
+        measured["frames to host"] = uvloop.run(host_figures(bench, "frames"))
     if options.json:
         print(json.dumps({"bare": bare, **measured}))
     else:

@@ -29,6 +29,7 @@ from pokerarena.sandbox.archive import read_upload
 from pokerarena.sandbox.home import CGROUP_PARENT, SandboxHome
 from pokerarena.sandbox.limits import MIB, SandboxLimits
 from pokerarena.sandbox.player import HostedPlayer
+from pokerarena.sandbox.process import SandboxLauncher
 from pokerarena.sandbox.runtime import Runtime, RuntimeName, find_runtime
 from pokerarena.sandbox.store import AgentStore
 
@@ -207,7 +208,7 @@ def hosted(store: AgentStore) -> Callable[..., Any]:
         packed = source if isinstance(source, bytes) else upload(source, **manifest)
         agent = store.put(read_upload(packed, "agent"))
         before = len(descriptors())
-        player = HostedPlayer(home, agent, limits)
+        player = HostedPlayer(SandboxLauncher(home, agent), agent.manifest, limits)
         try:
             await player.open()
             yield Hosted(player)

@@ -141,5 +141,3 @@ async def test_a_whole_new_agent_goes_from_init_to_an_answer(tmp_path, home, hos
         replies = await agent.many(12)
         assert not [reply for reply in replies if isinstance(reply, Failure)]
     assert _command(["push", "mybot", "--server", "https://x", "--agent", "a"]) == 1
-
-

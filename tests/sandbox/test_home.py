@@ -20,6 +20,7 @@ from pathlib import Path
 from pokerarena.sandbox.archive import read_upload
 from pokerarena.sandbox.home import SandboxHome
 from pokerarena.sandbox.player import HostedPlayer
+from pokerarena.sandbox.process import SandboxLauncher
 from pokerarena.sandbox.runtime import find_runtime
 from pokerarena.sandbox.store import AgentStore
 async def main():
@@ -29,7 +30,7 @@ async def main():
         home._warden.kill()
     agent = AgentStore(folder / "store").put(read_upload(b"import threading\\ndef spin():\\n while 1: pass\\n"
         b"def act(view):\\n threading.Thread(target=spin).start(); spin()\\n", "bot.py"))
-    players = [HostedPlayer(home, agent) for _ in range(3)]
+    players = [HostedPlayer(SandboxLauncher(home, agent), agent.manifest) for _ in range(3)]
     for player in players: await player.open()
     asyncio.create_task(players[0].ask("d", b'{"decision_id": "d"}\\n', 60000))
     await asyncio.sleep(0.1)

@@ -21,7 +21,9 @@ from pokerarena.sandbox import cgroups, wire
 from pokerarena.sandbox.archive import pack, read_upload
 from pokerarena.sandbox.confinement import clean_environment, refuse_secrets
 from pokerarena.sandbox.home import CGROUP_PARENT
-from pokerarena.sandbox.host_client import HostAddress, HostConnection, HostPool, RemotePlayer
+from pokerarena.sandbox.host_client import HostAddress, HostConnection, HostPool
+from pokerarena.sandbox.player import HostedPlayer
+from pokerarena.sandbox.remote_player import RemotePlayer
 from pokerarena.sandbox.service_tokens import (
     TokenJudge,
     TokenMaker,
@@ -29,6 +31,7 @@ from pokerarena.sandbox.service_tokens import (
     read_public_key,
     write_key_pair,
 )
+from pokerarena.sandbox.tickets import collect, counter_path
 from tests.sandbox.conftest import TIGHT, Hosted, upload
 
 SOURCES = [Path(pokerarena.__file__).parents[1], Path(pokerarena_sdk.__file__).parents[1]]
@@ -57,8 +60,7 @@ class Host:
             stderr=subprocess.PIPE,
             text=True,
             env=environ
-            or clean_environment(os.environ)
-            | {"PYTHONPATH": os.pathsep.join(map(str, SOURCES))},
+            or clean_environment(os.environ) | {"PYTHONPATH": os.pathsep.join(map(str, SOURCES))},
         )
 
     def wait_ready(self):
@@ -126,33 +128,51 @@ async def pool_for(tokens):
     await asyncio.sleep(0.05)
 
 
-def remote(pool, source, limits=TIGHT, **manifest):
+WAYS = ["frames", "leases"]
+
+
+def remote(pool, source, limits=TIGHT, way="frames", **manifest):
+    """A player on a host: its callbacks as frames, or on a sandbox leased from it."""
     package = read_upload(upload(source, **manifest))
     pool.packages[package.digest] = pack(package)
+    pool.last_digest = package.digest
+    if way == "leases":
+        player = pool.player(package.digest, package.manifest, limits)
+        assert isinstance(player, HostedPlayer)
+        return player
     return RemotePlayer(
         pool, package.digest, package.manifest.max_in_flight, limits,
         events=package.manifest.events,
     )  # fmt: skip
 
 
-async def opened(pool, source, limits=TIGHT, **manifest):
-    player = remote(pool, source, limits, **manifest)
+def host_of(agent):
+    player = agent.player
+    connection = player._process._connection if isinstance(player, HostedPlayer) else player._connection
+    return connection.address.name
+
+
+async def opened(pool, source, limits=TIGHT, way="frames", **manifest):
+    player = remote(pool, source, limits, way, **manifest)
     await player.open()
     return Hosted(player)
 
 
-async def test_an_agent_plays_on_a_host_and_its_package_travels_once(start_host, pool_for):
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_agent_plays_on_a_host_and_its_package_travels_once(start_host, pool_for, way):
     pool = pool_for(start_host())
-    first = await opened(pool, CALLER, max_in_flight=32)
+    first = await opened(pool, CALLER, way=way, max_in_flight=32)
     assert (await first.ask()).action == "call"
     assert [reply.action for reply in await first.many(32)] == ["call"] * 32
-    second = await opened(pool, CALLER, max_in_flight=32)
+    second = await opened(pool, CALLER, way=way, max_in_flight=32)
     assert (await second.ask()).action == "call"
     assert len(pool.loads) == 1
     await first.player.close()
     await second.player.close()
-    assert first.player.usage.starts == 1
-    assert first.player.usage.cpu_ns > 0
+    usage = first.player.usage if way == "frames" else first.player.usage()
+    assert usage.starts == 1
+    assert usage.cpu_ns > 0
+    assert usage.memory_peak_bytes > 0
 
 
 @pytest.mark.parametrize(
@@ -163,20 +183,24 @@ async def test_an_agent_plays_on_a_host_and_its_package_travels_once(start_host,
         ("def act(view): x = bytearray(300 << 20)", FallbackReason.SANDBOX_MEMORY),
         ("def act(view): import os; os._exit(4)", FallbackReason.SANDBOX_EXIT),
         ("import time\ndef act(view): time.sleep(60)", FallbackReason.TIMEOUT),
+        ("import nosuchmodule", FallbackReason.SANDBOX_EXIT),
     ],
 )
+@pytest.mark.parametrize("way", WAYS)
 async def test_the_agents_own_failures_arrive_under_their_own_names(
-    start_host, pool_for, source, reason
+    start_host, pool_for, source, reason, way
 ):
-    agent = await opened(pool_for(start_host()), source)
-    reply = await agent.ask(1_500)
+    agent = await opened(pool_for(start_host()), source, way=way)
+    # Long where only the quota should end it, so that a busy machine changes nothing.
+    reply = await agent.ask(1_000 if reason is FallbackReason.TIMEOUT else 20_000)
     assert isinstance(reply, Failure)
     assert reply.reason is reason
     await agent.player.close()
 
 
+@pytest.mark.parametrize("way", WAYS)
 async def test_a_dead_host_voids_what_is_in_flight_and_play_goes_on_elsewhere(
-    start_host, pool_for
+    start_host, pool_for, way
 ):
     one, other = start_host("one"), start_host("other")
     pool = pool_for(one, other)
@@ -184,9 +208,9 @@ async def test_a_dead_host_voids_what_is_in_flight_and_play_goes_on_elsewhere(
         "import time\ndef act(view):\n"
         " if view.hand_no == 2: time.sleep(1)\n return view.check_or_call()"
     )
-    agents = [await opened(pool, source) for _ in range(4)]
+    agents = [await opened(pool, source, way=way) for _ in range(4)]
     assert {reply.action for reply in await asyncio.gather(*(a.ask() for a in agents))} == {"call"}
-    on_one = [a for a in agents if a.player._connection.address.name == "one"]
+    on_one = [a for a in agents if host_of(a) == "one"]
     assert 0 < len(on_one) < 4, "both hosts are used"
     tasks = [asyncio.create_task(agent.ask(hand_no=2)) for agent in agents]
     await asyncio.sleep(0.2)
@@ -207,10 +231,13 @@ async def test_a_dead_host_voids_what_is_in_flight_and_play_goes_on_elsewhere(
         await asyncio.sleep(0.05)
 
 
-async def test_with_no_host_left_it_is_infrastructure_until_one_comes_back(start_host, pool_for):
+@pytest.mark.parametrize("way", WAYS)
+async def test_with_no_host_left_it_is_infrastructure_until_one_comes_back(
+    start_host, pool_for, way
+):
     host = start_host()
     pool = pool_for(host)
-    agent = await opened(pool, CALLER)
+    agent = await opened(pool, CALLER, way=way)
     host.end(signal.SIGKILL)
     await asyncio.sleep(0.1)
     reply = await agent.ask(500)
@@ -226,7 +253,7 @@ async def test_a_full_host_refuses_and_the_worker_takes_another(start_host, pool
     large = start_host("two", "--players-max", "2")
     pool = pool_for(small, large)
     agents = [await opened(pool, CALLER) for _ in range(3)]
-    assert sorted(a.player._connection.address.name for a in agents) == ["one", "two", "two"]
+    assert sorted(host_of(agent) for agent in agents) == ["one", "two", "two"]
     with pytest.raises(Unavailable, match="no room"):
         await opened(pool, CALLER)
     await agents[0].player.close()
@@ -234,10 +261,13 @@ async def test_a_full_host_refuses_and_the_worker_takes_another(start_host, pool
     assert (await again.ask()).action == "call"
 
 
-async def test_a_worker_that_goes_away_leaves_no_sandbox_behind(start_host, pool_for):
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_worker_that_goes_away_leaves_no_sandbox_behind(
+    start_host, pool_for, way
+):
     host = start_host()
     pool = pool_for(host)
-    await opened(pool, CALLER)
+    agent = await opened(pool, CALLER, way=way)
     [instance] = [path.name for path in (host.folder / "base-one").iterdir()]
     parent = f"{CGROUP_PARENT}/{instance}"
     assert cgroups.leftovers(cgroups.detect(), parent)
@@ -246,6 +276,7 @@ async def test_a_worker_that_goes_away_leaves_no_sandbox_behind(start_host, pool
     while cgroups.leftovers(cgroups.detect(), parent) and time.monotonic() < deadline_s:
         await asyncio.sleep(0.05)
     assert cgroups.leftovers(cgroups.detect(), parent) == []
+    await agent.player.close()
 
 
 async def test_a_worker_cannot_ask_for_more_than_the_host_allows(start_host, pool_for):
@@ -257,6 +288,33 @@ async def test_a_worker_cannot_ask_for_more_than_the_host_allows(start_host, poo
         greedy,
     )
     assert (await agent.ask()).note == "64"
+
+
+async def test_a_leased_agent_is_started_again_and_frozen_between_turns(start_host, pool_for):
+    source = (
+        "import os\ndef act(view):\n"
+        " if view.hand_no == 666: os._exit(3)\n return view.check_or_call()"
+    )
+    agent = await opened(pool_for(start_host()), source, way="leases")
+    assert (await agent.ask()).action == "call"
+    await asyncio.sleep(0.05)
+    assert agent.process.meter.frozen
+    reply = await agent.ask(hand_no=666)
+    assert reply.reason is FallbackReason.SANDBOX_EXIT
+    assert "exit code 3" in reply.detail
+    assert (await agent.ask(5_000)).action == "call"
+    assert agent.player.usage().starts == 2
+    await agent.player.close()
+
+
+async def test_a_ticket_is_good_once_and_only_where_it_was_offered(start_host, pool_for):
+    host = start_host()
+    agent = await opened(pool_for(host), CALLER, way="leases")
+    for ticket in (b"\0" * 32, os.urandom(32)):
+        with pytest.raises(Unavailable, match="no descriptors"):
+            await collect(counter_path(host.socket), ticket)
+    assert (await agent.ask()).action == "call"
+    await agent.player.close()
 
 
 # Who may connect.
@@ -412,7 +470,9 @@ async def test_a_running_host_has_no_secret_no_network_and_no_sight_of_hidden_fo
     host = start_host("one", "--hide", str(hidden))
     proc = Path(f"/proc/{host.process.pid}")
     assert b"hunted" not in (proc / "environ").read_bytes()
-    devices = [line.split(":")[0].strip() for line in (proc / "net/dev").read_text().splitlines()[2:]]
+    devices = [
+        line.split(":")[0].strip() for line in (proc / "net/dev").read_text().splitlines()[2:]
+    ]
     assert devices == ["lo"]
     assert len((proc / "net/tcp").read_text().splitlines()) == 1
     root = proc / "root" / str(hidden).lstrip("/")

@@ -113,7 +113,9 @@ def read_tar(data: bytes, limits: ArchiveLimits = DEFAULT_LIMITS) -> Package:
     except BadManifest as error:
         raise Invalid("manifest_invalid", _sentence(str(error))) from None
     except _BROKEN as error:
-        raise Invalid("archive_corrupt", f"The package is broken ({type(error).__name__}).") from None
+        raise Invalid(
+            "archive_corrupt", f"The package is broken ({type(error).__name__})."
+        ) from None
 
 
 def pack(package: Package) -> bytes:

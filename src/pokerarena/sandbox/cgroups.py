@@ -58,6 +58,8 @@ def detect(mountinfo: Path = Path("/proc/self/mountinfo")) -> Layout:
 class Cgroup:
     """What both versions have in common. Files used in every turn stay open."""
 
+    _memory_events: Path
+
     def __init__(self, folders: list[Path], freezer: Path, cpu: Path) -> None:
         self._folders = folders
         self._freezer_fd = os.open(freezer, os.O_WRONLY | os.O_CLOEXEC)
@@ -142,6 +144,14 @@ class Cgroup:
     def exists(self) -> bool:
         return any(folder.exists() for folder in self._folders)
 
+    def lease(self) -> tuple[int, int, int]:
+        """New descriptors of the freezer, the CPU time and the memory events, for `LeasedMeter`."""
+        return (
+            os.dup(self._freezer_fd),
+            os.dup(self._cpu_fd),
+            os.open(self._memory_events, os.O_RDONLY | os.O_CLOEXEC),
+        )
+
 
 class CgroupV1(Cgroup):
     """Version 1: one folder a controller."""
@@ -152,6 +162,7 @@ class CgroupV1(Cgroup):
     def __init__(self, layout: Layout, path: str) -> None:
         inner = path.lstrip("/")
         self._memory = layout.controllers["memory"] / inner
+        self._memory_events = self._memory / "memory.oom_control"
         super().__init__(
             [root / inner for root in _roots(layout)],
             layout.controllers["freezer"] / inner / "freezer.state",
@@ -159,18 +170,13 @@ class CgroupV1(Cgroup):
         )
 
     def cpu_ns(self) -> int:
-        try:
-            return int(os.pread(self._cpu_fd, 32, 0))
-        except OSError as error:
-            if error.errno in _GONE:
-                return 0
-            raise
+        return read_cpu_ns(1, self._cpu_fd)
 
     def memory_peak_bytes(self) -> int:
         return _number(self._memory / "memory.max_usage_in_bytes")
 
     def oom_kills(self) -> int:
-        return _field(self._memory / "memory.oom_control", "oom_kill")
+        return _field(self._memory_events, "oom_kill")
 
 
 class CgroupV2(Cgroup):
@@ -181,26 +187,17 @@ class CgroupV2(Cgroup):
 
     def __init__(self, layout: Layout, path: str) -> None:
         self._folder = layout.unified / path.lstrip("/")
+        self._memory_events = self._folder / "memory.events"
         super().__init__([self._folder], self._folder / "cgroup.freeze", self._folder / "cpu.stat")
 
     def cpu_ns(self) -> int:
-        try:
-            text = os.pread(self._cpu_fd, _READ_BYTES, 0)
-        except OSError as error:
-            if error.errno in _GONE:
-                return 0
-            raise
-        # The first line is usage_usec; the kernel documents the name, not the order.
-        for line in text.splitlines():
-            if line.startswith(b"usage_usec "):
-                return int(line[11:]) * 1000
-        return 0
+        return read_cpu_ns(2, self._cpu_fd)
 
     def memory_peak_bytes(self) -> int:
         return _number(self._folder / "memory.peak") or _number(self._folder / "memory.current")
 
     def oom_kills(self) -> int:
-        return _field(self._folder / "memory.events", "oom_kill")
+        return _field(self._memory_events, "oom_kill")
 
     def kill(self) -> None:
         try:
@@ -208,6 +205,65 @@ class CgroupV2(Cgroup):
         except OSError:
             # Kernels before 5.14 have no such file.
             super().kill()
+
+
+class LeasedMeter:
+    """The part of another process's cgroup that a turn needs, by open files alone."""
+
+    def __init__(self, version: int, freezer_fd: int, cpu_fd: int, memory_fd: int) -> None:
+        self._version = version
+        self._fds = (freezer_fd, cpu_fd, memory_fd)
+        self.frozen = False
+
+    def cpu_ns(self) -> int:
+        return read_cpu_ns(self._version, self._fds[1])
+
+    def oom_kills(self) -> int:
+        try:
+            text = os.pread(self._fds[2], _READ_BYTES, 0).decode()
+        except OSError:
+            return 0
+        return _field_of(text, "oom_kill")
+
+    def freeze(self) -> None:
+        if not self.frozen:
+            self._write(b"FROZEN" if self._version == 1 else b"1")
+            self.frozen = True
+
+    def thaw(self) -> None:
+        if self.frozen:
+            self._write(b"THAWED" if self._version == 1 else b"0")
+            self.frozen = False
+
+    def close(self) -> None:
+        fds, self._fds = self._fds, (-1, -1, -1)
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
+
+    def _write(self, state: bytes) -> None:
+        try:
+            os.pwrite(self._fds[0], state, 0)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+
+
+def read_cpu_ns(version: int, fd: int) -> int:
+    """CPU time from an open `cpuacct.usage` or `cpu.stat`; 0 when the cgroup is gone."""
+    try:
+        text = os.pread(fd, _READ_BYTES, 0)
+    except OSError as error:
+        if error.errno in _GONE:
+            return 0
+        raise
+    if version == 1:
+        return int(text)
+    # The kernel documents the name of the field, not its place.
+    for line in text.splitlines():
+        if line.startswith(b"usage_usec "):
+            return int(line[11:]) * 1000
+    return 0
 
 
 def open_cgroup(layout: Layout, path: str) -> Cgroup:
@@ -264,10 +320,13 @@ def _number(path: Path) -> int:
 
 def _field(path: Path, name: str) -> int:
     try:
-        lines = path.read_text().splitlines()
+        return _field_of(path.read_text(), name)
     except OSError:
         return 0
-    for line in lines:
+
+
+def _field_of(text: str, name: str) -> int:
+    for line in text.splitlines():
         key, _, value = line.partition(" ")
         if key == name:
             return int(value)

@@ -28,6 +28,7 @@ class SandboxLimits:
     tmp_inodes: int = 1_024
     open_files: int = 128
     stderr_kept_bytes: int = 64 * 1024
+    stderr_per_second_bytes: int = 1 * MIB
     # Output beyond this between two turns ends the sandbox.
     stray_output_max_bytes: int = 1 * MIB
     # What waits for an agent that does not read.

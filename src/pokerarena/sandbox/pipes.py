@@ -45,21 +45,38 @@ class AgentPipes:
         in_read, self._in = os.pipe2(os.O_CLOEXEC)
         self._out, out_write = os.pipe2(os.O_CLOEXEC)
         self._err, err_write = os.pipe2(os.O_CLOEXEC)
-        self.inner = (in_read, out_write, err_write)
-        for fd in (self._in, self._out, self._err):
-            os.set_blocking(fd, False)
+        self.inner: tuple[int, ...] = (in_read, out_write, err_write)
         for fd in (self._in, self._out):
             # Many callbacks in flight fit without a second system call.
             with contextlib.suppress(OSError):
                 fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._begin()
+
+    @classmethod
+    def adopt(
+        cls, limits: SandboxLimits, listener: Listener, loop: asyncio.AbstractEventLoop,
+        in_fd: int, out_fd: int,
+    ) -> AgentPipes:  # fmt: skip
+        """Pipes that another process of ours made, and whose stderr it keeps."""
+        self = cls.__new__(cls)
+        self._limits, self._listener, self._loop = limits, listener, loop
+        self._in, self._out, self._err = in_fd, out_fd, -1
+        self.inner = ()
+        self._begin()
+        return self
+
+    def _begin(self) -> None:
+        for fd in (self._in, self._out, self._err):
+            if fd >= 0:
+                os.set_blocking(fd, False)
         self._waiting = bytearray()
         self._writing = False
         self._partial = bytearray()
         self._skipping = False
         self._stray_bytes = 0
         self._stderr = bytearray()
-        self._stderr_turn_bytes = 0
-        self._stderr_paused = False
+        self._stderr_bytes = 0
+        self._stderr_pause: asyncio.TimerHandle | None = None
         self.stderr_total_bytes = 0
         self._open = True
 
@@ -67,13 +84,19 @@ class AgentPipes:
         """The agent has its ends: begin to read."""
         self.close_inner()
         self._loop.add_reader(self._out, self._on_output)
-        self._loop.add_reader(self._err, self._on_stderr)
+        if self._err >= 0:
+            self._loop.add_reader(self._err, self._on_stderr)
+
+    def hand_over(self) -> tuple[int, int]:
+        """Stop reading stdout; the ends of stdin and stdout, for another process of ours."""
+        self._loop.remove_reader(self._out)
+        return self._in, self._out
 
     def close_inner(self) -> None:
         for fd in self.inner:
             with contextlib.suppress(OSError):
                 os.close(fd)
-        self.inner = ()  # type: ignore[assignment]
+        self.inner = ()
 
     def send(self, data: bytes) -> bool:
         """Send, or queue; false when the agent does not read and too much waits already."""
@@ -88,12 +111,8 @@ class AgentPipes:
         return True
 
     def turn_begins(self) -> None:
-        """Fresh allowances for stray output and stderr."""
+        """A fresh allowance for output that answers nothing."""
         self._stray_bytes = 0
-        self._stderr_turn_bytes = 0
-        if self._stderr_paused and self._open:
-            self._stderr_paused = False
-            self._loop.add_reader(self._err, self._on_stderr)
 
     def stray(self, size_bytes: int) -> bool:
         """Count output that answers nothing; true when it is too much."""
@@ -106,7 +125,7 @@ class AgentPipes:
 
     def drain(self) -> None:
         """Read what is left after the agent has ended."""
-        if self._open:
+        if self._open and self._err >= 0:
             self._on_stderr()
 
     def close(self) -> None:
@@ -114,11 +133,15 @@ class AgentPipes:
             return
         self._open = False
         self._loop.remove_reader(self._out)
-        self._loop.remove_reader(self._err)
+        if self._stderr_pause is not None:
+            self._stderr_pause.cancel()
         if self._writing:
             self._loop.remove_writer(self._in)
-        for fd in (self._in, self._out, self._err):
-            os.close(fd)
+        if self._err >= 0:
+            self._loop.remove_reader(self._err)
+            os.close(self._err)
+        os.close(self._in)
+        os.close(self._out)
         if self.inner:
             self.close_inner()
 
@@ -203,10 +226,16 @@ class AgentPipes:
             self._loop.remove_reader(self._err)
             return
         self.stderr_total_bytes += len(data)
-        self._stderr_turn_bytes += len(data)
+        self._stderr_bytes += len(data)
         self._stderr += data
         del self._stderr[: -self._limits.stderr_kept_bytes or len(self._stderr)]
-        if self._stderr_turn_bytes > self._limits.stray_output_max_bytes:
+        if self._stderr_bytes > self._limits.stderr_per_second_bytes and not self._stderr_pause:
             # A flood costs us time too: the rest stays in the pipe, and the agent waits.
-            self._stderr_paused = True
             self._loop.remove_reader(self._err)
+            self._stderr_pause = self._loop.call_later(1.0, self._resume_stderr)
+
+    def _resume_stderr(self) -> None:
+        self._stderr_pause = None
+        self._stderr_bytes = 0
+        if self._open:
+            self._loop.add_reader(self._err, self._on_stderr)

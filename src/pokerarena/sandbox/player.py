@@ -13,20 +13,19 @@ import json
 from collections import deque
 from typing import Final, NamedTuple
 
+from pokerarena_sdk.manifest import Manifest
+
 from pokerarena.agents.player import Failure, FallbackReason, Reply
 from pokerarena.errors import Unavailable
 from pokerarena.protocol.answers import MalformedAnswer, decode_answer
 from pokerarena.protocol.messages import Answer, Callback, HandEnd, RunEnd, RunStart, encode
-from pokerarena.sandbox.home import SandboxHome
 from pokerarena.sandbox.limits import SandboxLimits
-from pokerarena.sandbox.process import Ended, SandboxProcess, SandboxReport
+from pokerarena.sandbox.process import Ended, Launcher, Running, SandboxReport
 from pokerarena.sandbox.runtime import StartFailed
-from pokerarena.sandbox.store import StoredAgent
 from pokerarena.sandbox.turns import Turns
 
 _LATE_IDS_KEPT: Final = 1_024
 _ENDS_KEPT: Final = 16
-_INFRASTRUCTURE_TRIES: Final = 3
 _LAST_WORD_S: Final = 0.2
 _CLOSED_GRACE_S: Final = 0.1
 _MAX_ERROR_CHARS: Final = 240
@@ -58,14 +57,13 @@ class HostedPlayer:
     """Implements `agents.player.Player` over a sandbox, restarted a bounded number of times."""
 
     def __init__(
-        self, home: SandboxHome, agent: StoredAgent, limits: SandboxLimits | None = None
+        self, launcher: Launcher, manifest: Manifest, limits: SandboxLimits | None = None
     ) -> None:
-        self._home = home
-        self._agent = agent
+        self._launcher = launcher
         self._limits = limits or SandboxLimits()
-        self._manifest = agent.manifest
-        self._loop = asyncio.get_event_loop()
-        self._process: SandboxProcess | None = None
+        self._manifest = manifest
+        self._loop = asyncio.get_running_loop()
+        self._process: Running | None = None
         self._turns: Turns | None = None
         self._starting: asyncio.Task[None] | None = None
         self._burials: set[asyncio.Task[None]] = set()
@@ -74,7 +72,6 @@ class HostedPlayer:
         self._late_without_id = 0
         self._silent_timeouts = 0
         self._starts = 0
-        self._faults_of_ours = 0
         self._last_end: Ended | None = None
         self._fault: str | None = None
         self._ends: deque[Ended] = deque(maxlen=_ENDS_KEPT)
@@ -284,9 +281,9 @@ class HostedPlayer:
 
     def _on_timeout(self, decision_id: str, deadline_ms: int) -> None:
         process = self._process
-        if process is not None and process.cgroup.oom_kills():
+        if process is not None and (memory := process.out_of_memory()) is not None:
             # Something in there was killed for memory, and what is left no longer answers.
-            self._end(process.out_of_memory())
+            self._end(memory)
             return
         self._late.append(decision_id)
         self._late_without_id += 1
@@ -308,7 +305,7 @@ class HostedPlayer:
             )
         )
 
-    def _on_closed(self, process: SandboxProcess) -> None:
+    def _on_closed(self, process: Running) -> None:
         if process is self._process and process.alive:
             self._end(Ended(FallbackReason.SANDBOX_EXIT, "closed its stdout"))
 
@@ -318,8 +315,7 @@ class HostedPlayer:
             return
         process = self._take_process()
         process.kill()
-        self._last_end = ended
-        self._ends.append(ended)
+        self._note_end(ended)
         self._fail_all(Failure(ended.reason, ended.detail))
         burial = self._loop.create_task(self._bury(process))
         self._burials.add(burial)
@@ -327,9 +323,10 @@ class HostedPlayer:
         if self._starting is None and self._may_start():
             self._starting = self._loop.create_task(self._restart(burial))
 
-    def _take_process(self) -> SandboxProcess:
+    def _take_process(self) -> Running:
         process, turns = self._process, self._turns
-        assert process is not None
+        if process is None:
+            raise RuntimeError("there is no process to take")
         self._process = self._turns = None
         if turns is not None:
             turns.close()
@@ -338,7 +335,7 @@ class HostedPlayer:
         self._late_without_id = self._silent_timeouts = 0
         return process
 
-    async def _bury(self, process: SandboxProcess) -> None:
+    async def _bury(self, process: Running) -> None:
         try:
             self._reports.append(await process.stop())
         except Unavailable as error:
@@ -359,9 +356,9 @@ class HostedPlayer:
     async def _start(self) -> None:
         """Start until one is ready or no more may be started."""
         while self._process is None and self._may_start():
-            process = SandboxProcess(self._home, self._agent, self._limits, self)
+            process: Running | None = None
             try:
-                await process.start()
+                process = await self._launcher.launch(self._limits, self)
                 self._starts += 1
                 if self._run_start is not None:
                     process.pipes.send(self._run_start)
@@ -371,32 +368,38 @@ class HostedPlayer:
                 ended = Ended(FallbackReason.SANDBOX_EXIT, str(error))
             except Unavailable as error:
                 self._fault = str(error)
-                self._faults_of_ours += 1
                 return
             except BaseException:
-                await process.stop()
+                if process is not None:
+                    await process.stop()
                 raise
             self._fault = None
-            if ended is None:
+            if ended is not None:
+                self._note_end(ended)
+                if process is not None:
+                    await self._bury(process)
+            elif process is not None:
                 self._turns = Turns(
-                    process.cgroup,
+                    process.meter,
                     self._limits.cpu_per_callback_ms,
                     self._on_over_budget,
                     self._loop,
                 )
                 self._process = process
                 self._turns.rest()
-                return
+
+    def _note_end(self, ended: Ended) -> None:
+        if ended.reason is FallbackReason.INFRASTRUCTURE:
+            # Our own fault costs the agent none of its starts.
+            self._starts -= 1
+        else:
             self._last_end = ended
             self._ends.append(ended)
-            await self._bury(process)
 
     async def _await_start(self, due_s: float) -> Failure | None:
         if self._closed:
             return Failure(FallbackReason.INFRASTRUCTURE, "the player is closed")
         if self._starting is None and self._may_start():
-            if self._faults_of_ours >= _INFRASTRUCTURE_TRIES:
-                return self._not_running()
             self._starting = self._loop.create_task(self._restart_now())
         if self._starting is not None:
             await asyncio.wait({self._starting}, timeout=max(0.0, due_s - self._loop.time()))

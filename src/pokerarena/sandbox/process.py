@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from pokerarena.agents.player import FallbackReason
 from pokerarena.errors import Unavailable
@@ -23,6 +23,7 @@ from pokerarena.sandbox.limits import SandboxLimits
 from pokerarena.sandbox.pipes import AgentPipes, Listener
 from pokerarena.sandbox.runtime import StartFailed
 from pokerarena.sandbox.store import StoredAgent
+from pokerarena.sandbox.turns import Meter
 
 _RUNTIME_TIMEOUT_S: Final = 20.0
 _KILL_TIMEOUT_S: Final = 10.0
@@ -44,6 +45,13 @@ class Ended(NamedTuple):
     detail: str
 
 
+def memory_end(limits: SandboxLimits) -> Ended:
+    return Ended(
+        FallbackReason.SANDBOX_MEMORY,
+        f"needed more than its {limits.memory_bytes >> 20} MiB of memory",
+    )
+
+
 class SandboxReport(NamedTuple):
     """What one sandbox used, for its owner."""
 
@@ -52,6 +60,51 @@ class SandboxReport(NamedTuple):
     oom_kills: int
     stderr: str
     stderr_total_bytes: int
+
+
+class Running(Protocol):
+    """An agent that runs, as its player sees it, wherever and however it does."""
+
+    pipes: AgentPipes
+
+    @property
+    def meter(self) -> Meter: ...
+
+    @property
+    def alive(self) -> bool: ...
+
+    async def ready(self) -> Ended | None: ...
+
+    def why_ended(self) -> Ended: ...
+
+    def out_of_memory(self) -> Ended | None: ...
+
+    def kill(self) -> None: ...
+
+    async def wait(self, timeout_s: float) -> bool: ...
+
+    def report(self) -> SandboxReport: ...
+
+    async def stop(self) -> SandboxReport: ...
+
+
+class Launcher(Protocol):
+    """Starts agents. Raises `StartFailed` for the agent's faults and `Unavailable` for ours."""
+
+    async def launch(self, limits: SandboxLimits, listener: Listener) -> Running: ...
+
+
+class SandboxLauncher:
+    """Starts one agent's sandboxes in this process."""
+
+    def __init__(self, home: SandboxHome, agent: StoredAgent) -> None:
+        self._home = home
+        self._agent = agent
+
+    async def launch(self, limits: SandboxLimits, listener: Listener) -> SandboxProcess:
+        process = SandboxProcess(self._home, self._agent, limits, listener)
+        await process.start()
+        return process
 
 
 class SandboxProcess:
@@ -83,6 +136,10 @@ class SandboxProcess:
         return self._cgroup
 
     @property
+    def meter(self) -> Meter:
+        return self.cgroup
+
+    @property
     def alive(self) -> bool:
         return self._pid_fd >= 0 and not self._gone.is_set()
 
@@ -110,7 +167,7 @@ class SandboxProcess:
                 os.fchown(fd, self._host_ids + 1, self._host_ids + 1)
             self._pid = await runtime.run_detached(
                 home.runtime, home.state, home.bundle(self.name), self.name,
-                self.pipes.inner, _RUNTIME_TIMEOUT_S,
+                (self.pipes.inner[0], self.pipes.inner[1], self.pipes.inner[2]), _RUNTIME_TIMEOUT_S,
             )  # fmt: skip
             self._cgroup = cgroups.open_cgroup(home.layout, home.cgroup_path(self.name))
             self._pid_fd = os.pidfd_open(self._pid)
@@ -157,8 +214,8 @@ class SandboxProcess:
 
     def why_ended(self) -> Ended:
         """The reason for an end that nobody ordered."""
-        if self.cgroup.oom_kills():
-            return self.out_of_memory()
+        if (memory := self.out_of_memory()) is not None:
+            return memory
         if self._exit_status is None:
             return Ended(FallbackReason.SANDBOX_EXIT, "ended")
         code, status = self._exit_status
@@ -173,11 +230,9 @@ class SandboxProcess:
             name = f"signal {status}"
         return Ended(FallbackReason.SANDBOX_EXIT, f"was killed by {name}{self._last_words()}")
 
-    def out_of_memory(self) -> Ended:
-        return Ended(
-            FallbackReason.SANDBOX_MEMORY,
-            f"needed more than its {self.limits.memory_bytes >> 20} MiB of memory",
-        )
+    def out_of_memory(self) -> Ended | None:
+        """The end for want of memory, if something in it was killed for that."""
+        return memory_end(self.limits) if self.cgroup.oom_kills() else None
 
     def report(self) -> SandboxReport:
         """What it has used so far; after `stop`, what it used in all."""

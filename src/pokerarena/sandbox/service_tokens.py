@@ -89,7 +89,9 @@ class TokenJudge:
         except InvalidSignature:
             raise _refused("its signature is wrong") from None
         issued_s, expires_s, subject = (claims.get(name) for name in ("iat", "exp", "sub"))
-        if not (isinstance(issued_s, int) and isinstance(expires_s, int) and isinstance(subject, str)):
+        if not (
+            isinstance(issued_s, int) and isinstance(expires_s, int) and isinstance(subject, str)
+        ):
             raise _refused("it lacks a claim")
         if claims.get("aud") != self._audience:
             raise _refused("it is meant for another agent-host")
@@ -106,7 +108,9 @@ def write_key_pair(private: Path, public: Path) -> None:
     key = Ed25519PrivateKey.generate()
     _write(private, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
     _write(
-        public, key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), 0o644
+        public,
+        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        0o644,
     )
 
 
@@ -122,7 +126,9 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
     """An agent-host's key. Raises `ConfigurationError`, also for a private key."""
     key = _load(path, load_pem_public_key)
     if not isinstance(key, Ed25519PublicKey):
-        raise ConfigurationError(f"{path} is not an Ed25519 public key; an agent-host holds no other")
+        raise ConfigurationError(
+            f"{path} is not an Ed25519 public key; an agent-host holds no other"
+        )
     return key
 
 

@@ -30,14 +30,14 @@ class Frame(Struct, array_like=True, tag=True, frozen=True, gc=False):
 # From a worker.
 
 
-class Hello(Frame, tag=1):
+class Hello(Frame, tag=1, frozen=True):
     """The first frame of a connection, and the renewal of its token."""
 
     version: int
     token: str
 
 
-class OpenPlayer(Frame, tag=2):
+class OpenPlayer(Frame, tag=2, frozen=True):
     """Start an agent of which the host has, or will be sent, the package."""
 
     player: int
@@ -46,55 +46,69 @@ class OpenPlayer(Frame, tag=2):
     run_start: bytes | None
 
 
-class Package(Frame, tag=3):
+class Package(Frame, tag=3, frozen=True):
     """The package that `Missing` asked for, as an uncompressed tar."""
 
     player: int
     data: bytes
 
 
-class Ask(Frame, tag=4):
+class Ask(Frame, tag=4, frozen=True):
     player: int
     decision_id: str
     line: bytes
     deadline_ms: int
 
 
-class Forget(Frame, tag=5):
+class Forget(Frame, tag=5, frozen=True):
     """A decision is no longer waited for."""
 
     player: int
     decision_id: str
 
 
-class Tell(Frame, tag=6):
+class Tell(Frame, tag=6, frozen=True):
     player: int
     line: bytes
     last: bool
 
 
-class ClosePlayer(Frame, tag=7):
+class ClosePlayer(Frame, tag=7, frozen=True):
+    player: int
+
+
+class Lease(Frame, tag=8, frozen=True):
+    """Start one sandbox and hand its pipes over; only a worker on the same machine can use them."""
+
+    player: int
+    digest: str
+    limits: dict[str, float]
+
+
+class Kill(Frame, tag=9, frozen=True):
+    """End a leased sandbox at once."""
+
     player: int
 
 
 # From an agent-host.
 
 
-class Welcome(Frame, tag=16):
+class Welcome(Frame, tag=16, frozen=True):
     room: int
     name: str
 
 
-class Missing(Frame, tag=17):
+class Missing(Frame, tag=17, frozen=True):
     player: int
 
 
-class Opened(Frame, tag=18):
+class Opened(Frame, tag=18, frozen=True):
     player: int
     room: int
 
 
-class Refused(Frame, tag=19):
+class Refused(Frame, tag=19, frozen=True):
     """A player could not be opened, or the connection is refused (player 0)."""
 
     player: int
@@ -102,20 +116,20 @@ class Refused(Frame, tag=19):
     message: str
 
 
-class Answered(Frame, tag=20):
+class Answered(Frame, tag=20, frozen=True):
     player: int
     decision_id: str
     line: bytes
 
 
-class Failed(Frame, tag=21):
+class Failed(Frame, tag=21, frozen=True):
     player: int
     decision_id: str
     reason: int
     detail: str
 
 
-class Closed(Frame, tag=22):
+class Closed(Frame, tag=22, frozen=True):
     """A player is gone, with what it used."""
 
     player: int
@@ -128,8 +142,25 @@ class Closed(Frame, tag=22):
     ends: list[tuple[int, str]]
 
 
-FromWorker = Hello | OpenPlayer | Package | Ask | Forget | Tell | ClosePlayer
-FromHost = Welcome | Missing | Opened | Refused | Answered | Failed | Closed
+class Leased(Frame, tag=23, frozen=True):
+    """A sandbox runs and is ready. `ticket` is good for one collection of its descriptors."""
+
+    player: int
+    room: int
+    ticket: bytes
+    cgroup_version: int
+
+
+class Ended(Frame, tag=24, frozen=True):
+    """A leased sandbox is over, or never became ready; the reason is its own."""
+
+    player: int
+    reason: int
+    detail: str
+
+
+FromWorker = Hello | OpenPlayer | Package | Ask | Forget | Tell | ClosePlayer | Lease | Kill
+FromHost = Welcome | Missing | Opened | Refused | Answered | Failed | Closed | Leased | Ended
 
 decode_from_worker: Final = msgspec.msgpack.Decoder(FromWorker).decode
 decode_from_host: Final = msgspec.msgpack.Decoder(FromHost).decode
