@@ -69,7 +69,7 @@ def pack_actions(actions: Iterable[ActionRecord]) -> bytes:
         packed += pack(
             kind << 4 | seat,
             _FALLBACK_CODES[fallback] << 4 | street,
-            min(MAX_ELAPSED_MS, elapsed_ms),
+            min(elapsed_ms, MAX_ELAPSED_MS),
             total >> 32,
             total & 0xFFFFFFFF,
         )
@@ -167,9 +167,18 @@ def decode_hand(data: bytes) -> HandRecord:
     """The inverse of `encode_hand`. Raises `DamagedRecord`."""
     if len(data) < _HEADER.size or data[0] != _HAND_VERSION:
         raise DamagedRecord("not a packed hand of a version that this program reads")
-    (_, hand_id, hand_no, deal_no, level, button_seat, seat_count, board_count, action_count, at) = (
-        _HEADER.unpack_from(data)
-    )
+    (
+        _,
+        hand_id,
+        hand_no,
+        deal_no,
+        level,
+        button_seat,
+        seat_count,
+        board_count,
+        action_count,
+        at,
+    ) = _HEADER.unpack_from(data)
     lengths = (seat_count * SEAT_BYTES, board_count, seat_count * 2, action_count * ACTION_BYTES)
     if len(data) != _HEADER.size + sum(lengths):
         raise DamagedRecord(f"a packed hand of {len(data)} bytes is not as long as it says")
