@@ -145,9 +145,7 @@ async def test_a_stop_takes_effect_within_one_hand_and_the_run_resumes_at_the_ne
 
             async with arena.database.unit_of_work() as session:
                 await service.resume_run(session, run_id)
-            resumed = await arena.until(
-                run_id, lambda run: run.hands_done > stopped.hands_done
-            )
+            resumed = await arena.until(run_id, lambda run: run.hands_done > stopped.hands_done)
             assert resumed.epoch == stopped.epoch + 1
             run = await arena.until_ended(run_id)
             assert (run.status, run.hands_done) == ("completed", 60)
