@@ -1,5 +1,4 @@
-from tests.api.conftest import Arena, new_agent, new_table, sit
-
+from tests.api.conftest import Arena, ok, new_agent, new_table, sit
 
 async def test_skeleton(arena: Arena) -> None:
     c = arena.anonymous
