@@ -1,7 +1,8 @@
 """Hands per second of our rules engine, PokerKit and RLCard, in one run and under one policy.
 
-Every engine deals its own cards, offers the same five choices (fold, check or call, raise by half
-the pot, by the pot, all-in; only the legal ones), and a choice is taken at random. Ours deals from
+Every engine deals its own cards and offers the same five choices (fold when there is something to
+call, check or call, raise by half the pot, by the pot, all-in; only the legal ones), and a choice is
+taken at random. Nobody folds for free, because PokerKit does not let them by default. Ours deals from
 a seed and also makes the view that an agent would get, once a decision, because RLCard makes its
 observation too. The engines take turns, so that a busy machine is as unfair to one as to another.
 
@@ -17,12 +18,11 @@ from random import Random
 from statistics import median
 from time import perf_counter
 from typing import NamedTuple
-from warnings import catch_warnings, simplefilter
 
 import rlcard
-from pokerkit import Automation, Mode, NoLimitTexasHoldem
+from pokerkit import Automation, NoLimitTexasHoldem
 
-from pokerarena.engine.actions import CALL, CHECK, FOLD, Action, Kind
+from pokerarena.engine.actions import CALL, CHECK, FOLD, Action
 from pokerarena.engine.deal import deal_cards
 from pokerarena.engine.rules import Rules
 from pokerarena.engine.transition import apply, start
@@ -31,6 +31,8 @@ from pokerarena.engine.view import Viewer, see
 SMALL_BLIND, BIG_BLIND, STACK = 1, 2, 100
 ROUNDS = 5
 AT_LEAST = {"PokerKit": 20.0, "RLCard": 3.0}
+
+RLCARD_FOLD = 0
 
 Play = Callable[[int], int]
 """Plays that many hands and returns how many decisions they took."""
@@ -62,18 +64,23 @@ def ours(player_count: int, random: Random) -> Play:
             while (position := hand.to_act) is not None:
                 decisions += 1
                 view = see(hand, viewers[position])
-                legal = view.legal
-                choices = [FOLD, CALL if legal.to_call else CHECK]
-                least, most = legal.min_raise_to, legal.max_raise_to
+                _kinds, to_call, least, most = view.legal
+                choices = [0, -1] if to_call else [0]
                 if least is not None and most is not None:
-                    kind = Kind.RAISE if Kind.RAISE in legal.kinds else Kind.BET
                     bet, pot = view.bets[position], view.pot
                     if least <= bet + pot // 2 <= most:
-                        choices.append(Action(kind, bet + pot // 2))
+                        choices.append(bet + pot // 2)
                     if least <= bet + pot <= most:
-                        choices.append(Action(kind, bet + pot))
-                    choices.append(Action(kind, most))
-                hand = apply(hand, choices[int(random.random() * len(choices))]).hand
+                        choices.append(bet + pot)
+                    choices.append(most)
+                choice = choices[int(random.random() * len(choices))]
+                if choice == -1:
+                    action = FOLD
+                elif choice == 0:
+                    action = CALL if to_call else CHECK
+                else:
+                    action = Action(view.legal.kinds[-1], choice)
+                hand = apply(hand, action).hand
         played += hands
         return decisions
 
@@ -96,11 +103,10 @@ def pokerkit(player_count: int, random: Random) -> Play:
                 BIG_BLIND,
                 stacks,
                 player_count,
-                mode=Mode.CASH_GAME,
             )
             while (player := state.actor_index) is not None:
                 decisions += 1
-                choices = [-1, 0]
+                choices = [0, -1] if state.checking_or_calling_amount else [0]
                 least = state.min_completion_betting_or_raising_to_amount
                 most = state.max_completion_betting_or_raising_to_amount
                 if least is not None and most is not None:
@@ -139,6 +145,9 @@ def rlcard_holdem(player_count: int, random: Random) -> Play:
             while not environment.is_over():
                 decisions += 1
                 choices = list(state["legal_actions"])
+                raw = state["raw_obs"]
+                if raw["my_chips"] == max(raw["all_chips"]):
+                    choices.remove(RLCARD_FOLD)
                 state, _player = environment.step(choices[int(random.random() * len(choices))])
             environment.get_payoffs()
         return decisions
@@ -176,18 +185,16 @@ def main() -> int:
     seconds = parser.parse_args().seconds
     reached = True
     print(f"{'engine':<12}{'seats':>6}{'hands/s':>12}{'decisions/hand':>16}{'ours is':>10}{'at least':>10}")
-    with catch_warnings():
-        simplefilter("ignore", UserWarning)
-        for player_count in (2, 6):
-            measures = measure(player_count, seconds)
-            fastest = measures["pokerarena"].hands_per_s
-            for name, (hands_per_s, decisions) in measures.items():
-                line = f"{name:<12}{player_count:>6}{hands_per_s:>12,.0f}{decisions:>16.1f}"
-                if name in AT_LEAST:
-                    ratio = fastest / hands_per_s
-                    reached = reached and ratio >= AT_LEAST[name]
-                    line += f"{ratio:>9.1f}x{AT_LEAST[name]:>9.0f}x"
-                print(line)
+    for player_count in (2, 6):
+        measures = measure(player_count, seconds)
+        fastest = measures["pokerarena"].hands_per_s
+        for name, (hands_per_s, decisions) in measures.items():
+            line = f"{name:<12}{player_count:>6}{hands_per_s:>12,.0f}{decisions:>16.1f}"
+            if name in AT_LEAST:
+                ratio = fastest / hands_per_s
+                reached = reached and ratio >= AT_LEAST[name]
+                line += f"{ratio:>9.1f}x{AT_LEAST[name]:>9.0f}x"
+            print(line)
     print("reached" if reached else "NOT reached")
     return 0 if reached else 1
 

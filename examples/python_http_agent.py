@@ -17,9 +17,11 @@ few hands against it and tells you what it got wrong.
 
 import argparse
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
+import os
 import random
 import signal
 import socket
@@ -36,7 +38,7 @@ def steady(turn):
     """Play good cards, bet good hands, and pay only what the hand is worth."""
     strength = hand_strength(turn)
     if strength > 0.8:
-        return raise_to(turn, turn["to_call"] + turn["pot"] * 2 // 3)
+        return bet(turn, 0.66)
     if strength > price(turn) + 0.15:
         return check_or_call(turn)
     return check_or_fold(turn)
@@ -50,7 +52,7 @@ def caller(turn):
 def bluffer(turn):
     """Play as steadily as the others, but represent a big hand one time in five."""
     if dice(turn) < 0.2:
-        return raise_to(turn, turn["to_call"] + turn["pot"])
+        return bet(turn, 1.0)
     return steady(turn)
 
 
@@ -97,7 +99,13 @@ def price(turn):
 
 def dice(turn):
     """A number from 0 to 1: random to opponents, and the same whenever we replay the hand."""
-    return random.Random(turn["decision_id"]).random()
+    return random.Random(turn["decision_id"]).random()  # noqa: S311 - a game, not a secret
+
+
+def bet(turn, pot_share):
+    """Bet or raise by a share of the pot (as it is after calling)."""
+    highest = max(turn["bets"].values())
+    return raise_to(turn, highest + round(pot_share * (turn["pot"] + turn["to_call"])))
 
 
 def raise_to(turn, amount):
@@ -122,7 +130,7 @@ def check_or_fold(turn):
 MAX_BODY_BYTES = 1_000_000
 
 
-def serve(decide, host, port, secret=None):
+def serve(decide, host, port, secret=None, think_ms=0):
     """Answer the arena's callbacks with `decide(turn)` until the process is told to stop."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -162,6 +170,7 @@ def serve(decide, host, port, secret=None):
     def answer(message):
         if message.get("type", "callback") != "callback":
             return {}  # run_start, hand_end, run_end: for information, no answer expected
+        time.sleep(think_ms / 1000)
         return {**decide(message), "decision_id": message["decision_id"]}
 
     class Server(ThreadingHTTPServer):
@@ -173,10 +182,8 @@ def serve(decide, host, port, secret=None):
         shown = f"[{host}]" if ":" in host else host
         print(f"agent ready http://{shown}:{server.server_port}/", flush=True)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.1)
-        except KeyboardInterrupt:
-            pass
 
 
 def is_signed(headers, body, secret):
@@ -196,7 +203,14 @@ def arguments(description):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one")
-    parser.add_argument("--secret", help="signing secret (whsec_…); refuses unsigned requests")
+    parser.add_argument(
+        "--secret",
+        default=os.environ.get("AGENT_SECRET"),
+        help="signing secret (whsec_…), else from AGENT_SECRET; refuses unsigned requests",
+    )
+    parser.add_argument(
+        "--think-ms", type=int, default=0, help="pause before each answer, to be watched by people"
+    )
     return parser
 
 
@@ -204,7 +218,8 @@ def main():
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--strategy", choices=STRATEGIES, default="steady")
     options = parser.parse_args()
-    serve(STRATEGIES[options.strategy], options.host, options.port, options.secret)
+    decide = STRATEGIES[options.strategy]
+    serve(decide, options.host, options.port, options.secret, options.think_ms)
 
 
 if __name__ == "__main__":

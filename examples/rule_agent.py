@@ -13,7 +13,8 @@ HTTP and signatures are in python_http_agent.py, next to this file.
 from collections import Counter
 from dataclasses import dataclass
 
-from python_http_agent import RANKS, arguments, check_or_call, check_or_fold, raise_to, serve
+import python_http_agent as basics
+from python_http_agent import RANKS, arguments, check_or_call, check_or_fold, serve
 
 # --- What we notice ----------------------------------------------------------------------------
 
@@ -39,12 +40,13 @@ def look(turn):
     suited = turn["hole_cards"][0][1] == turn["hole_cards"][1][1]
     pair, gap = ranks[0] == ranks[1], ranks[0] - ranks[1]
     seats = sorted(int(seat) for seat in turn["stacks"])
-    after_button = (turn["seat"] - turn["button_seat"] - 1) % max(seats)
+    button = seats.index(turn["button_seat"])
+    order = seats[button + 1 :] + seats[: button + 1]  # who acts when after the flop
     street_actions = [entry for entry in turn["history"] if entry["street"] == turn["street"]]
     return Spot(
         turn=turn,
         preflop=turn["street"] == "preflop",
-        late=after_button >= max(seats) - 2,
+        late=order.index(turn["seat"]) >= len(order) - 2,
         opponents=len(seats) - len(turn["folded"]) - 1,
         raises=sum(entry["action"] in ("bet", "raise") for entry in street_actions),
         cheap=turn["to_call"] * 5 <= turn["pot"],
@@ -99,7 +101,7 @@ def straight_cards(turn):
 
 
 def bet(share_of_pot):
-    return lambda turn: raise_to(turn, turn["to_call"] + int(turn["pot"] * share_of_pot))
+    return lambda turn: basics.bet(turn, share_of_pot)
 
 
 RULES = [
@@ -125,11 +127,10 @@ RULES = [
 
 def decide(turn):
     spot = look(turn)
-    for name, fits, act in RULES:
-        if fits(spot):
-            return {**act(turn), "note": name}
+    name, act = next((name, act) for name, fits, act in RULES if fits(spot))
+    return {**act(turn), "note": name}
 
 
 if __name__ == "__main__":
     options = arguments(__doc__.splitlines()[0]).parse_args()
-    serve(decide, options.host, options.port, options.secret)
+    serve(decide, options.host, options.port, options.secret, options.think_ms)

@@ -11,7 +11,7 @@ import asyncio
 import gzip
 import json
 import sys
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 CALL = b'{"action": "call"}'
 TEN_MEGABYTES = 10_000_000
@@ -38,7 +38,7 @@ class Misbehaving:
         self.default_path = default_path
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> Misbehaving:
+    async def __aenter__(self) -> Self:
         await self.start(0)
         return self
 
@@ -64,6 +64,8 @@ class Misbehaving:
             await self._serve(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
+        except (KeyError, ValueError):
+            pass  # A handler that falls over drops its connection, as many servers do.
         finally:
             self._tasks.discard(task)
             writer.close()
@@ -98,13 +100,19 @@ class Misbehaving:
 
     async def batch(self, writer, body):
         turns = json.loads(body)
+        if isinstance(turns, dict):
+            return await self.good(writer, body)
         answers = [{**sensible(turn), "decision_id": turn["decision_id"]} for turn in turns]
         self._write(writer, json.dumps(answers[::-1]).encode())
+        return None
 
     async def batch_half(self, writer, body):
-        turns = json.loads(body)[::2]
-        answers = [{**sensible(turn), "decision_id": turn["decision_id"]} for turn in turns]
+        turns = json.loads(body)
+        if isinstance(turns, dict):
+            return await self.good(writer, body)
+        answers = [{**sensible(turn), "decision_id": turn["decision_id"]} for turn in turns[::2]]
         self._write(writer, json.dumps(answers).encode())
+        return None
 
     async def slow(self, writer, body):
         await asyncio.sleep(0.15)

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -301,7 +302,7 @@ async def test_what_runs_out_on_our_side_is_our_fault(server, dialer, monkeypatc
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     player = HttpPlayer(server.url("good"), dialer)
     await player.open(RUN_START)
-    used = max(int(name) for name in os.listdir("/proc/self/fd")) + 1
+    used = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir()) + 1
     resource.setrlimit(resource.RLIMIT_NOFILE, (used, hard))
     spare = []
     try:

@@ -27,7 +27,7 @@ class CircuitBreaker:
         return self._opened_at_s is not None
 
     def may_ask(self, now_s: float) -> bool:
-        """Whether to ask now. A yes while open is the one trial and must be followed by a result."""
+        """Whether to ask. A yes while open is the one trial and must be followed by its result."""
         if self._opened_at_s is None:
             return True
         if self._probing or now_s - self._opened_at_s < self._cooldown_s:

@@ -98,7 +98,7 @@ class HttpPlayer:
     async def decide(self, callback: Callback, deadline_ms: int) -> Reply:
         if self._max_batch > 1:
             return await self._decide_in_batch(callback, deadline_ms)
-        body = await self._ask(
+        body = await self.post(
             callback.decision_id, encode(callback), deadline_ms, self._limits.max_answer_bytes
         )
         if isinstance(body, Failure):
@@ -134,9 +134,10 @@ class HttpPlayer:
 
     # --- one request -------------------------------------------------------------------------
 
-    async def _ask(
+    async def post(
         self, message_id: str, body: bytes, deadline_ms: int, max_bytes: int
     ) -> bytes | Failure:
+        """Send one signed message; the body of a complete answer in time, or what went wrong."""
         if self._target is None:
             return Failure(FallbackReason.EGRESS_DENIED, self._denied or "")
         ends_at_s = self._clock() + deadline_ms / 1000
@@ -237,7 +238,7 @@ class HttpPlayer:
         body = b"[" + b",".join(encode(asked.callback) for asked in batch) + b"]"
         deadline_ms = max(asked.deadline_ms for asked in batch)
         try:
-            reply = await self._ask(ids[0], body, deadline_ms, max_bytes)
+            reply = await self.post(ids[0], body, deadline_ms, max_bytes)
             answers: dict[str, Answer | MalformedAnswer] = {}
             if not isinstance(reply, Failure):
                 try:
@@ -275,7 +276,7 @@ class HttpPlayer:
         while self._events:
             message_id, body = self._events.popleft()
             # One-way: what becomes of it is the agent's business.
-            await self._ask(
+            await self.post(
                 message_id, body, self._limits.event_timeout_ms, self._limits.max_answer_bytes
             )
 

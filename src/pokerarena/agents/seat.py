@@ -123,7 +123,7 @@ class SeatedPlayer:
                 self._breaker.abandoned()
                 raise
             now_s = self._clock()
-        elapsed_ms = max(0, int((now_s - started_s) * 1000))
+        elapsed_ms = max(0, round((now_s - started_s) * 1000))
         over_ms = elapsed_ms - self._settings.time_limit_ms
         if over_ms > 0:
             self._bank_ms = max(0, self._bank_ms - over_ms)

@@ -18,6 +18,7 @@ from pokerarena.api.context import PartsOf, Session
 from pokerarena.auth import tokens
 from pokerarena.auth.permissions import RULES, Permission, Principal, Who, authorize
 from pokerarena.errors import Unauthenticated
+from pokerarena.ids import IdKind, id_text
 from pokerarena.telemetry import bind_contextvars
 
 _LOGGED_PATH_PARAMETERS = ("agent_id", "table_id", "run_id", "hand_id")
@@ -47,7 +48,7 @@ class Requirement:
         principal = Principal.ANONYMOUS
         if (text := bearer_text(request)) is not None:
             principal = await tokens.authenticate(session, parts.token_mac, text)
-            bind_contextvars(user_id=str(principal.user_id))
+            bind_contextvars(user_id=id_text(IdKind.USER, principal.known_id()))
         authorize(principal, self.permission)
         return principal
 

@@ -18,7 +18,17 @@ from pokerarena.api.access import declared_permissions
 from pokerarena.api.context import Parts
 from pokerarena.api.envelope import Envelope
 from pokerarena.api.hub import LiveHub
-from pokerarena.api.routes import agents, auth, program, tables, tokens, users
+from pokerarena.api.routes import (
+    agents,
+    auth,
+    hands,
+    live,
+    program,
+    runs,
+    tables,
+    tokens,
+    users,
+)
 from pokerarena.auth.passwords import PasswordHasher
 from pokerarena.auth.permissions import RULES, Permission, Who
 from pokerarena.auth.tokens import TokenMac
@@ -38,19 +48,24 @@ V1_ROUTERS = (
     users.router,
     agents.router,
     tables.router,
+    live.router,
+    runs.of_table,
+    runs.router,
+    hands.router,
 )
 
 
 def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
     """The API over the settings' database, or over one that the caller keeps and closes."""
     own_database = database is None
+    database = database or Database(settings, application_name="pokerarena-api")
     parts = Parts(
         settings=settings,
-        database=database or Database(settings, application_name="pokerarena-api"),
+        database=database,
         hasher=PasswordHasher(settings),
         token_mac=TokenMac(settings.token_pepper_bytes()),
         sealer=Sealer(settings.master_key_bytes()),
-        hub=LiveHub(),
+        hub=LiveHub(settings, database),
     )
 
     @asynccontextmanager
@@ -58,6 +73,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
         try:
             yield
         finally:
+            await parts.hub.close()
             parts.hasher.close()
             if own_database:
                 await parts.database.close()

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import get_contextvars
 
 from pokerarena.api.problems import MEDIA_TYPE, RETRY_AFTER_S, problem_bytes
 from pokerarena.ids import new_id
 from pokerarena.settings import Settings
-from pokerarena.telemetry import bound_contextvars, get_logger
+from pokerarena.telemetry import bind_contextvars, clear_contextvars, get_logger
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _SECURITY_HEADERS = {
@@ -52,18 +53,22 @@ class Envelope:
         exchange = _Exchange(scope, request_id, send)
         started = time.perf_counter()
         self._in_progress += 1
-        with bound_contextvars(request_id=request_id):
-            try:
-                await self._serve(scope, headers, receive, exchange)
-            finally:
-                self._in_progress -= 1
-                log.info(
-                    "request",
-                    method=scope["method"],
-                    route=_route_template(scope),
-                    status=exchange.status,
-                    duration_ms=round((time.perf_counter() - started) * 1000, 2),
-                )
+        before = get_contextvars()
+        bind_contextvars(request_id=request_id)
+        try:
+            await self._serve(scope, headers, receive, exchange)
+        finally:
+            self._in_progress -= 1
+            log.info(
+                "request",
+                method=scope["method"],
+                route=_route_template(scope),
+                status=exchange.status,
+                duration_ms=round((time.perf_counter() - started) * 1000, 2),
+            )
+            # Whatever the request bound (its ids) must not stay for the next one.
+            clear_contextvars()
+            bind_contextvars(**before)
 
     async def _serve(
         self, scope: Scope, headers: Headers, receive: Receive, exchange: _Exchange
@@ -163,5 +168,10 @@ class _BoundedBody:
 
 
 def _route_template(scope: Scope) -> str:
-    """The path as it is declared, so that ids do not make every log line its own kind."""
-    return str(scope.get("route_template", "unmatched"))
+    """The path with its parameters' names, so that ids do not make each log line its own kind."""
+    if "route" not in scope:
+        return "unmatched"
+    names = {str(value): name for name, value in scope.get("path_params", {}).items()}
+    return "/".join(
+        f"{{{names[part]}}}" if part in names else part for part in scope["path"].split("/")
+    )

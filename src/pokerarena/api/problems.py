@@ -111,9 +111,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
         raise error
     found = error.errors()
     if any(one["loc"][:1] == ("path",) for one in found):
-        return problem(
-            request, 404, "not_found", f"There is nothing at this path: {found[0]['msg']}."
-        )
+        return problem(request, 404, "not_found", f"Nothing is at this path. {found[0]['msg']}")
     for one in found:
         if one["type"] == "json_invalid":
             return problem(

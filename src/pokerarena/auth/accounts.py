@@ -52,9 +52,7 @@ async def create(
 ) -> User:
     """Create an account. The session uses no connection before the password is hashed."""
     check_username(username)
-    check_new_password(
-        password, username=username, min_length=settings.password_min_length
-    )
+    check_new_password(password, username=username, min_length=settings.password_min_length)
     password_hash = await hasher.hash(password)
     user = User(id=new_id(), username=username, password_hash=password_hash, role=role.value)
     session.add(user)
@@ -124,9 +122,7 @@ async def get(session: AsyncSession, user_id: UUID) -> User:
     return user
 
 
-async def list_users(
-    session: AsyncSession, *, before: UUID | None, limit: int
-) -> list[User]:
+async def list_users(session: AsyncSession, *, before: UUID | None, limit: int) -> list[User]:
     """All accounts, newest first."""
     query = select(User).order_by(User.id.desc()).limit(limit)
     if before is not None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib.resources import files
+from itertools import pairwise
 from typing import NamedTuple, TypeVar, TypeVarTuple
 
 from argon2 import PasswordHasher as Argon2
@@ -144,7 +145,7 @@ def _is_period(folded: str) -> bool:
 
 
 def _is_sequence(folded: str) -> bool:
-    steps = {ord(after) - ord(before) for before, after in zip(folded, folded[1:], strict=False)}
+    steps = {ord(after) - ord(before) for before, after in pairwise(folded)}
     return len(steps) == 1
 
 

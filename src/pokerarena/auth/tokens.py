@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pokerarena.auth import accounts
@@ -175,11 +175,19 @@ async def _store(
 
 async def authenticate(session: AsyncSession, mac: TokenMac, text: str) -> Principal:
     """The principal that a token stands for; raises `Unauthenticated` for any other text."""
-    invalid = Unauthenticated(
-        "token_invalid", "This token is not valid (any more): log in again or make a new one."
-    )
     if not is_well_formed(text):
-        raise invalid
+        raise _invalid()
+    return await _principal(session, ApiToken.mac == mac.of(text))
+
+
+async def again(session: AsyncSession, principal: Principal) -> Principal:
+    """The same principal as of now, for what outlives a request; raises when it is none any more."""
+    if principal.token_id is None:
+        return principal
+    return await _principal(session, ApiToken.id == principal.token_id)
+
+
+async def _principal(session: AsyncSession, which: ColumnElement[bool]) -> Principal:
     found = (
         await session.execute(
             select(
@@ -192,14 +200,14 @@ async def authenticate(session: AsyncSession, mac: TokenMac, text: str) -> Princ
                 ).label("stale"),
             )
             .join(User, User.id == ApiToken.user_id)
-            .where(ApiToken.mac == mac.of(text))
+            .where(which)
         )
     ).one_or_none()
     if found is None:
-        raise invalid
+        raise _invalid()
     token, user, expired, stale = found
     if token.revoked_at is not None or user.disabled_at is not None:
-        raise invalid
+        raise _invalid()
     if expired:
         raise Unauthenticated(
             "token_expired", "This token has expired: log in again or make a new one."
@@ -219,6 +227,12 @@ async def authenticate(session: AsyncSession, mac: TokenMac, text: str) -> Princ
         token_kind=TokenKind(token.kind),
         # A role that was taken away takes its scopes from older tokens with it.
         scopes=scopes & role_scopes(role),
+    )
+
+
+def _invalid() -> Unauthenticated:
+    return Unauthenticated(
+        "token_invalid", "This token is not valid (any more): log in again or make a new one."
     )
 
 

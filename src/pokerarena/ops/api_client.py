@@ -157,7 +157,9 @@ def _parse_events(response: http.client.HTTPResponse) -> Iterator[Event]:
         text = line.decode(errors="replace").rstrip("\r\n")
         field, _, value = text.partition(":")
         value = value.removeprefix(" ")
-        if not text:
+        if text.startswith(":"):
+            yield Event("keep-alive", None)
+        elif not text:
             if data:
                 yield Event(name, json.loads("\n".join(data)))
             name, data = "message", []

@@ -16,13 +16,16 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pokerarena.errors import ConfigurationError, Unavailable
 from pokerarena.ops import migrate
 from pokerarena.ops.data_directory import DataDirectory
 from pokerarena.ops.embedded import EmbeddedPostgres
 from pokerarena.ops.supervisor import Child
+
+if TYPE_CHECKING:
+    from pokerarena.ops.demo import Demo
 
 HOST: Final = "127.0.0.1"
 DATABASE: Final = "pokerarena"
@@ -42,6 +45,7 @@ class Arena:
         self.hurry = threading.Event()
         self._postgres = EmbeddedPostgres(directory.postgres)
         self._children: list[Child] = []
+        self._relied_on: list[Child] = []
 
     @property
     def address(self) -> str:
@@ -88,8 +92,9 @@ class Arena:
         environment: dict[str, str],
         *,
         stop_patience_s: float,
+        last: bool = False,
     ) -> Child:
-        """Starts any program as a child."""
+        """Starts any program as a child; one that others rely on is stopped `last`."""
         child = Child(
             name,
             argv,
@@ -97,7 +102,7 @@ class Arena:
             environment=environment,
             stop_patience_s=stop_patience_s,
         )
-        self._children.append(child)
+        (self._relied_on if last else self._children).append(child)
         child.start()
         return child
 
@@ -106,22 +111,28 @@ class Arena:
         while not self.stopping.wait(LOOK_AFTER_EVERY_S):
             if not self._postgres.running:
                 self._start_over()
-            for child in self._children:
+            for child in (*self._children, *self._relied_on):
                 child.keep_alive(say)
 
     def stop(self) -> None:
         """Stops everything, the database last. Stopping what never started is no error."""
         try:
-            for child in self._children:
+            self._stop_served()
+            for child in self._relied_on:
                 child.stop(self.hurry)
         finally:
-            self._children.clear()
             self._postgres.stop()
+
+    def _stop_served(self) -> None:
+        for child in self._children:
+            child.stop(self.hurry)
+        self._children.clear()
 
     def _start_over(self) -> None:
         """The database died: nothing else is worth keeping, and its address may change."""
         say("the database ended unexpectedly; starting everything again")
-        self.stop()
+        self._stop_served()
+        self._postgres.stop()
         self.start()
 
     def _wait_until_ready(self, api: Child) -> None:
@@ -140,14 +151,15 @@ def run(data_dir: Path, *, port: int, demo: bool) -> None:
     arena = Arena(DataDirectory.open(data_dir), port=port)
     _stop_on_signals(arena)
     try:
+        the_demo = _demo(arena) if demo else None
+        if the_demo is not None:
+            the_demo.prepare()
         arena.start()
         if arena.stopping.is_set():
             return
         print(f"ready {arena.address}", flush=True)
-        if demo:
-            from pokerarena.ops.demo import Demo
-
-            Demo(arena).begin()
+        if the_demo is not None:
+            the_demo.begin()
         else:
             say(f"data in {arena.directory.path}; Ctrl-C stops it")
         arena.look_after()
@@ -155,6 +167,12 @@ def run(data_dir: Path, *, port: int, demo: bool) -> None:
         if arena.stopping.is_set():
             say("stopping")
         arena.stop()
+
+
+def _demo(arena: Arena) -> Demo:
+    from pokerarena.ops.demo import Demo
+
+    return Demo(arena)
 
 
 def say(message: str) -> None:

@@ -91,34 +91,37 @@ def decode_batch(
     if len(items) > len(asked):
         raise MalformedAnswer(f"{len(items)} answers to {len(asked)} callbacks")
     answers: dict[str, Answer | MalformedAnswer] = {}
-    lost: list[str] = []
+    lost = ""
     for item in items:
-        try:
-            answer = decode_answer(bytes(item), max_bytes=max_bytes)
-        except MalformedAnswer as error:
-            addressee = _addressee(bytes(item))
-            if addressee is not None and addressee in asked and addressee not in answers:
-                answers[addressee] = error
-            else:
-                lost.append(str(error))
-            continue
-        if answer.decision_id is None:
-            lost.append("an answer in the array has no decision_id")
-        elif answer.decision_id not in asked:
-            lost.append(f"nobody asked for decision_id {_shown(answer.decision_id)}")
-        elif answer.decision_id in answers:
-            answers[answer.decision_id] = MalformedAnswer(
-                f"two answers to decision_id {_shown(answer.decision_id)}"
+        decision_id, answer = _decode_item(bytes(item), max_bytes)
+        if decision_id is None or decision_id not in asked:
+            # Whose it was meant to be is unknown; the sentence goes to those left without one.
+            if isinstance(answer, Answer):
+                answer = MalformedAnswer(f"nobody asked for decision_id {_shown(decision_id)}")
+            lost = lost or f" ({answer})"
+        elif decision_id in answers:
+            answers[decision_id] = MalformedAnswer(
+                f"two answers to decision_id {_shown(decision_id)}"
             )
         else:
-            answers[answer.decision_id] = answer
-    hint = f" ({lost[0]})" if lost else ""
+            answers[decision_id] = answer
     for decision_id in asked:
         if decision_id not in answers:
             answers[decision_id] = MalformedAnswer(
-                f"no answer to decision_id {_shown(decision_id)}{hint}"
+                f"no answer to decision_id {_shown(decision_id)}{lost}"
             )
     return answers
+
+
+def _decode_item(item: bytes, max_bytes: int) -> tuple[str | None, Answer | MalformedAnswer]:
+    """One answer of an array, and the decision it is for as far as one can tell."""
+    try:
+        answer = decode_answer(item, max_bytes=max_bytes)
+    except MalformedAnswer as error:
+        return _addressee(item), error
+    if answer.decision_id is None:
+        return None, MalformedAnswer("an answer in the array has no decision_id")
+    return answer.decision_id, answer
 
 
 def _may_repeat_a_key(body: bytes) -> bool:

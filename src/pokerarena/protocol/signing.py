@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterable
 from typing import Final
 
-SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - a prefix, not a secret
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - the mark of a secret, not one
 SECRET_BYTES: Final = 32
 MIN_SECRET_BYTES: Final = 24
 MAX_SECRET_BYTES: Final = 64

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import case, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pokerarena.auth.permissions import Principal
 from pokerarena.engine.view import Viewer
 from pokerarena.errors import NotFound
-from pokerarena.runs.models import Run, RunSeat, RunStatus
+from pokerarena.runs.models import ACTIVE_STATUSES, Run, RunSeat, RunStatus
 from pokerarena.tables.models import RevealPolicy, Table, Visibility
 
 
@@ -85,3 +85,28 @@ async def see_run(session: AsyncSession, principal: Principal, run_id: UUID) -> 
     if sight is None:
         raise NotFound("run")
     return SeenRun(run, table, lineup, sight)
+
+
+async def visible_runs(
+    session: AsyncSession, principal: Principal, table: Table, runs: Sequence[Run]
+) -> list[Run]:
+    """Those of a table's runs that the caller may know of, in the same order."""
+    lineups: dict[UUID, list[RunSeat]] = {run.id: [] for run in runs}
+    for seat in await session.scalars(select(RunSeat).where(RunSeat.run_id.in_(lineups))):
+        lineups[seat.run_id].append(seat)
+    return [
+        run
+        for run in runs
+        if sight_of(principal, run=run, table=table, lineup=lineups[run.id]) is not None
+    ]
+
+
+async def current_run_id(session: AsyncSession, table_id: UUID) -> UUID | None:
+    """The run that the table is at: the active one, or else the newest."""
+    active = Run.status.in_([status.value for status in ACTIVE_STATUSES])
+    return await session.scalar(
+        select(Run.id)
+        .where(Run.table_id == table_id)
+        .order_by(case((active, 0), else_=1), Run.id.desc())
+        .limit(1)
+    )

@@ -345,7 +345,8 @@ async def leave_seat(
     agent = await session.get(Agent, seat.agent_id)
     if not (principal.owns(table.owner_id) or (agent and principal.owns(agent.owner_id))):
         raise Forbidden(
-            "not_seat_owner", "Only the owner of the agent in this seat or of the table may do this."
+            "not_seat_owner",
+            "Only the owner of the agent in this seat or of the table may do this.",
         )
     await refuse_active_run(session, table.id)
     await session.delete(seat)

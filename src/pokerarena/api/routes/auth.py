@@ -66,9 +66,7 @@ async def login(
         made = await tokens.create_session(
             session, parts.token_mac, user=user, ttl_s=parts.settings.session_ttl_s
         )
-    return SessionShown(
-        token=made.text, expires_at=made.row.expires_at, user=UserShown.of(user)
-    )
+    return SessionShown(token=made.text, expires_at=made.row.expires_at, user=UserShown.of(user))
 
 
 @router.post("/logout", status_code=204)

@@ -223,9 +223,7 @@ async def change_table(
     }
     if "blind_schedule" in changes:
         changes["blind_schedule"] = _levels(body.blind_schedule)
-    table = await service.change_table(
-        session, caller, table_id, changes, settings=parts.settings
-    )
+    table = await service.change_table(session, caller, table_id, changes, settings=parts.settings)
     return TableShown.of(table)
 
 

@@ -17,11 +17,13 @@ def api(
     ] = None,
 ) -> None:
     """Serve the HTTP API and the live streams."""
-    from pokerarena.ops.serve_api import serve
+    from pokerarena.api.server import run_api
     from pokerarena.settings import load_settings
 
-    given = {"api_host": host, "api_port": port}
-    serve(load_settings(**{name: value for name, value in given.items() if value is not None}))
+    settings = load_settings()
+    raise typer.Exit(
+        run_api(settings, host or settings.api_host, settings.api_port if port is None else port)
+    )
 
 
 def worker(
@@ -33,5 +35,5 @@ def worker(
     from pokerarena.settings import load_settings
     from pokerarena.worker.main import run_worker
 
-    settings = load_settings(**({} if processes is None else {"worker_processes": processes}))
-    run_worker(settings)
+    settings = load_settings()
+    raise typer.Exit(run_worker(settings, processes or settings.worker_processes))
