@@ -22,25 +22,32 @@ WORKER = """
 import sys
 from pokerarena.settings import load_settings
 from pokerarena.worker.main import run_worker
-sys.exit(run_worker(load_settings(), int(sys.argv[1])))
+sys.exit(run_worker(load_settings(), int(sys.argv[1]), player_command=sys.argv[2:]))
 """
+PLAYER = "pokerarena.worker.player"
+SLOW_PLAYER = "tests.worker.slow_player"
 
 
 class WorkerProcess:
     """A worker in a process group of its own."""
 
     def __init__(
-        self, settings: Settings, log_path: Path, processes: int = 1, program: str = WORKER
+        self,
+        settings: Settings,
+        log_path: Path,
+        processes: int = 1,
+        player: str = PLAYER,
+        **environment: str,
     ) -> None:
         self.log_path = log_path
-        environment = {
+        inherited = {
             name: value for name, value in os.environ.items() if not name.startswith("POKERARENA_")
         }
-        environment |= {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", **_environment(settings)}
+        whole = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", **_environment(settings), **environment}
         with log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", program, str(processes)],
-                env=environment,
+                [sys.executable, "-c", WORKER, str(processes), sys.executable, "-m", player],
+                env=inherited | whole,
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 start_new_session=True,
@@ -100,11 +107,16 @@ class WorkerProcess:
 
 @contextmanager
 def worker(
-    settings: Settings, directory: Path, processes: int = 1, *, program: str = WORKER
+    settings: Settings,
+    directory: Path,
+    processes: int = 1,
+    *,
+    player: str = PLAYER,
+    **environment: str,
 ) -> Iterator[WorkerProcess]:
     """A worker until the block ends, however it ends."""
     path = directory / f"worker-{time.monotonic_ns()}.log"
-    process = WorkerProcess(settings, path, processes, program)
+    process = WorkerProcess(settings, path, processes, player, **environment)
     try:
         yield process
     finally:

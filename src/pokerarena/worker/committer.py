@@ -12,6 +12,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Any, Final
 
 import psycopg
@@ -43,11 +44,11 @@ class Refused(RunOver):
 class GroupCommitter:
     """Takes batches from the logs that have something to store, and stores them together."""
 
-    def __init__(self, settings: Settings, *, application_name: str) -> None:
+    def __init__(self, settings: Settings, *, name: str) -> None:
         self._settings = settings
         self._conninfo = psycopg.conninfo.make_conninfo(
             libpq_url(settings),
-            application_name=application_name,
+            application_name=commits_name(name),
             connect_timeout=5,
             options=f"-c statement_timeout={settings.database_statement_timeout_ms}"
             " -c idle_in_transaction_session_timeout=60000 -c timezone=UTC",
@@ -189,6 +190,15 @@ def libpq_url(settings: Settings) -> str:
     return settings.database_url.get_secret_value().replace(
         "postgresql+psycopg://", "postgresql://", 1
     )
+
+
+def commits_name(player: str) -> str:
+    """The name under which a player process commits; PostgreSQL keeps 63 bytes of it.
+
+    The reaper ends the transaction of a process that was halted in the middle of it, and finds it
+    by this name.
+    """
+    return f"pokerarena commits {blake2b(player.encode(), digest_size=12).hexdigest()}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from pokerarena.jobs import PLAY_RUN_TASK, enqueue_run
 from pokerarena.settings import Settings
 from pokerarena.telemetry import get_logger
+from pokerarena.worker.committer import commits_name
 
 log = get_logger("worker.reaper")
 
@@ -74,6 +75,23 @@ _DEAD_JOBS: Final = text(
     FOR UPDATE OF j SKIP LOCKED
     """
 )
+# A process that was halted within a commit still holds the locks of its runs' rows, and would for as
+# long as it is halted. Its lease is over: nothing of that transaction may count any more.
+_HOLDERS: Final = text(
+    """
+    SELECT DISTINCT claimed_by FROM runs
+    WHERE status = 'running' AND lease_expires_at < clock_timestamp() AND claimed_by IS NOT NULL
+    LIMIT :limit
+    """
+)
+_END_TRANSACTIONS: Final = text(
+    """
+    SELECT count(*) FROM pg_stat_activity a, pg_terminate_backend(a.pid) ended
+    WHERE a.datname = current_database() AND a.usename = current_user
+      AND a.application_name = ANY(CAST(:names AS text[]))
+      AND a.xact_start < clock_timestamp() - make_interval(secs => :lease_s) AND ended
+    """
+)
 
 
 class Reaped(NamedTuple):
@@ -90,6 +108,7 @@ async def reap(session: AsyncSession, settings: Settings) -> Reaped:
     )
     if not mine:
         return Reaped((), ())
+    await _free_locks(session, settings)
     requeued: list[UUID] = []
     given_up: list[UUID] = []
     left = await session.execute(
@@ -127,6 +146,18 @@ async def reap(session: AsyncSession, settings: Settings) -> Reaped:
     for job_id in dead.all():
         await session.execute(_FINISH_JOB, {"job_id": job_id})
     return Reaped(tuple(requeued), tuple(given_up))
+
+
+async def _free_locks(session: AsyncSession, settings: Settings) -> None:
+    holders = (await session.scalars(_HOLDERS, {"limit": RUNS_AT_ONCE})).all()
+    if not holders:
+        return
+    ended = await session.scalar(
+        _END_TRANSACTIONS,
+        {"names": [commits_name(name) for name in holders], "lease_s": settings.run_lease_s},
+    )
+    if ended:
+        log.warning("halted_commits_ended", transactions=ended)
 
 
 def _delay_s(recoveries: int) -> float:

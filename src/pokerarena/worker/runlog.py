@@ -111,7 +111,8 @@ class RunLog:
             self._raise_if_over()
             if not self._units and not self._voids and self._taken is None:
                 return
-            self._committer.poke(self, urgent=True)
+            if self._units or self._voids:
+                self._committer.poke(self, urgent=True)
             await self._changed.wait()
 
     def show(self, moment: Moment) -> None:
@@ -125,8 +126,10 @@ class RunLog:
         return self._hands_ahead - (self._taken.hands if self._taken is not None else 0)
 
     def take(self) -> Batch | None:
-        """Everything that waits, as one batch; None while the batch before is under way."""
-        if self._taken is not None or self.over.done():
+        """Everything that waits, as one batch; None when there is nothing to store."""
+        assert self._taken is None, "the batch before is still under way"
+        idle = not self._units and not self._voids and self._begun <= self._reserved
+        if idle or self.over.done():
             return None
         if self._begun - self._begun_at_last_batch < self._window // 4:
             self._window = max(FIRST_RESERVATION, self._window // 2)

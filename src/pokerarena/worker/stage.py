@@ -86,7 +86,7 @@ class Stage:
         self._settings = settings
         self._sealer = Sealer(settings.master_key_bytes())
         self._database = Database(settings, application_name=f"pokerarena player {name}")
-        self._committer = GroupCommitter(settings, application_name=f"pokerarena commits {name}")
+        self._committer = GroupCommitter(settings, name=name)
         self._builder = SeatBuilder(settings, self._sealer)
         self._playing: dict[UUID, _Playing] = {}
         self._halt: Halt | None = None
