@@ -13,7 +13,7 @@ DEMO_ARGS ?=
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 
-.PHONY: help setup demo test check bench fmt lock clean
+.PHONY: help setup demo test check bench fmt docs lock clean
 
 help: ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,6 +39,9 @@ bench: $(INSTALLED) ## measure, against others in the same run
 fmt: $(INSTALLED) ## format, and repair what can be repaired
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format --quiet .
+
+docs: $(INSTALLED) ## write anew what documents say of the settings
+	$(BIN)/python -m pokerarena.ops.settings_reference
 
 lock: $(INSTALLED) ## pin dependencies anew (UPGRADE=1 for newer versions)
 	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements/runtime.lock

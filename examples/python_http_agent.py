@@ -21,6 +21,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import os
 import random
 import signal
 import socket
@@ -129,7 +130,7 @@ def check_or_fold(turn):
 MAX_BODY_BYTES = 1_000_000
 
 
-def serve(decide, host, port, secret=None):
+def serve(decide, host, port, secret=None, think_ms=0):
     """Answer the arena's callbacks with `decide(turn)` until the process is told to stop."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -169,6 +170,7 @@ def serve(decide, host, port, secret=None):
     def answer(message):
         if message.get("type", "callback") != "callback":
             return {}  # run_start, hand_end, run_end: for information, no answer expected
+        time.sleep(think_ms / 1000)
         return {**decide(message), "decision_id": message["decision_id"]}
 
     class Server(ThreadingHTTPServer):
@@ -201,7 +203,14 @@ def arguments(description):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one")
-    parser.add_argument("--secret", help="signing secret (whsec_…); refuses unsigned requests")
+    parser.add_argument(
+        "--secret",
+        default=os.environ.get("AGENT_SECRET"),
+        help="signing secret (whsec_…), else from AGENT_SECRET; refuses unsigned requests",
+    )
+    parser.add_argument(
+        "--think-ms", type=int, default=0, help="pause before each answer, to be watched by people"
+    )
     return parser
 
 
@@ -209,7 +218,8 @@ def main():
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--strategy", choices=STRATEGIES, default="steady")
     options = parser.parse_args()
-    serve(STRATEGIES[options.strategy], options.host, options.port, options.secret)
+    decide = STRATEGIES[options.strategy]
+    serve(decide, options.host, options.port, options.secret, options.think_ms)
 
 
 if __name__ == "__main__":

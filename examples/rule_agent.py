@@ -133,4 +133,4 @@ def decide(turn):
 
 if __name__ == "__main__":
     options = arguments(__doc__.splitlines()[0]).parse_args()
-    serve(decide, options.host, options.port, options.secret)
+    serve(decide, options.host, options.port, options.secret, options.think_ms)

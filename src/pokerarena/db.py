@@ -48,6 +48,8 @@ class Database:
             max_overflow=0,
             pool_timeout=settings.database_pool_wait_s,
             pool_pre_ping=True,
+            # A failed statement is logged; what it carried may be a MAC, a hash or a card.
+            hide_parameters=True,
             connect_args={
                 "application_name": application_name,
                 "connect_timeout": 5,

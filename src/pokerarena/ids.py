@@ -5,6 +5,7 @@ UUIDv7 sorts by creation time, so that primary keys append to their indexes and 
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from uuid_utils.compat import uuid7
 
 from pokerarena.errors import Invalid
 
-_HEX_LENGTH = 32
+_HEX_DIGITS = re.compile(r"[0-9a-f]{32}")
 
 
 class IdKind(StrEnum):
@@ -40,11 +41,9 @@ def id_text(kind: IdKind, value: UUID) -> str:
 def parse_id(kind: IdKind, text: str) -> UUID:
     """The inverse of `id_text`. Raises `Invalid` (``invalid_id``) for any other text."""
     prefix, _, digits = text.partition("_")
-    if prefix == kind.value and len(digits) == _HEX_LENGTH and digits == digits.lower():
-        try:
-            return UUID(hex=digits)
-        except ValueError:
-            pass
+    # UUID's own reading of text is generous (braces, signs, underscores); an id has one spelling.
+    if prefix == kind.value and _HEX_DIGITS.fullmatch(digits):
+        return UUID(hex=digits)
     raise Invalid(
         "invalid_id", f"An id of this kind is '{kind.value}_' followed by 32 hexadecimal digits."
     )

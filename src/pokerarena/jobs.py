@@ -18,8 +18,10 @@ RUNS_QUEUE = "runs"
 _enqueuer = App(connector=PsycopgConnector())
 
 
-async def enqueue_run(session: AsyncSession, run_id: UUID, *, priority: int = 0) -> int:
-    """Add the job that drives a run, in the session's transaction; returns the job's id."""
+async def enqueue_run(
+    session: AsyncSession, run_id: UUID, *, priority: int = 0, delay_s: float = 0.0
+) -> int:
+    """Add the job that starts a run, in the session's transaction; returns the job's id."""
     raw = await (await session.connection()).get_raw_connection()
     deferrer = _enqueuer.configure_task(
         PLAY_RUN_TASK,
@@ -27,5 +29,6 @@ async def enqueue_run(session: AsyncSession, run_id: UUID, *, priority: int = 0)
         queue=RUNS_QUEUE,
         priority=priority,
         connection=raw.driver_connection,
+        schedule_in={"seconds": delay_s} if delay_s > 0 else None,
     )
     return await deferrer.defer_async(run_id=str(run_id))

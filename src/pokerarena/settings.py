@@ -83,10 +83,20 @@ class Settings(BaseSettings):
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8080, ge=0, le=65_535)
     api_max_body_bytes: int = Field(default=256 * 1024, ge=1024, le=64 * 1024 * 1024)
+    api_body_timeout_s: float = Field(default=30.0, gt=0, le=600)
+    api_requests_max: int = Field(
+        default=1000, ge=1, le=100_000, description="requests in progress in one process"
+    )
     api_page_max: int = Field(default=200, ge=1, le=1000)
     api_page_default: int = Field(default=50, ge=1, le=1000)
     stream_max_per_process: int = Field(default=500, ge=1, le=100_000)
     stream_max_s: int = Field(default=3600, ge=1, le=86_400)
+    stream_send_timeout_s: float = Field(
+        default=30.0, gt=0, le=600, description="how long a client may leave an event unread"
+    )
+    stream_recheck_s: float = Field(
+        default=15.0, gt=0, le=600, description="how often an open stream's rights are looked up"
+    )
     stream_keepalive_s: float = Field(default=10.0, gt=0, le=120)
 
     # Per-user quotas.
@@ -125,6 +135,12 @@ class Settings(BaseSettings):
     group_commit_ms: int = Field(default=20, ge=0, le=1000)
     hands_ahead_max: int = Field(
         default=256, ge=1, le=10_000, description="hands of one run played but not yet committed"
+    )
+    commit_retry_s: float = Field(
+        default=60.0,
+        ge=0,
+        le=3600,
+        description="how long a commit is tried again before its runs are given back",
     )
     live_updates_per_s: float = Field(default=8.0, gt=0, le=50)
 

@@ -50,7 +50,13 @@ def configure_logging(level: str, log_format: str, *, role: str) -> None:
         _blank_secrets,
     ]
     renderers: list[Callable[..., Any]] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                # The prettier tracebacks print local variables: passwords, tokens, hidden cards.
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
         if readable
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

@@ -17,6 +17,10 @@ BOARD_CARDS: Final = 5
 
 _DOMAIN: Final = b"pokerarena/deal/v1"
 _MAX_DEAL_NO: Final = 2**63 - 1
+_SORTED_DECK: Final = tuple(range(DECK_SIZE))
+
+_FAIR_BELOW: Final = tuple(256 - 256 % (DECK_SIZE - place) for place in range(DECK_SIZE))
+"""Bytes from here on would favour some of the cards left at that place, and are skipped."""
 
 
 class Deal(NamedTuple):
@@ -47,25 +51,23 @@ def deck(seed: bytes, run_id: bytes, deal_no: int, count: int) -> tuple[Card, ..
     if not 0 <= count <= DECK_SIZE:
         raise ValueError(f"count must be 0 to {DECK_SIZE} cards, not {count}.")
     prefix = _DOMAIN + bytes((len(run_id),)) + run_id + deal_no.to_bytes(8, "big")
-    cards = list(range(DECK_SIZE))
+    undealt = list(_SORTED_DECK)
+    dealt: list[Card] = []
+    place = 0
     block_no = 0
-    block = digest(seed, prefix + block_no.to_bytes(4, "big"), "sha512")
-    offset = 0
-    for place in range(count):
-        choices = DECK_SIZE - place
-        fair = 256 - 256 % choices
-        while True:
-            if offset == 64:
-                block_no += 1
-                block = digest(seed, prefix + block_no.to_bytes(4, "big"), "sha512")
-                offset = 0
-            byte = block[offset]
-            offset += 1
-            if byte < fair:
-                break
-        other = place + byte % choices
-        cards[place], cards[other] = cards[other], cards[place]
-    return tuple(cards[:count])
+    while place < count:
+        for byte in digest(seed, prefix + block_no.to_bytes(4, "big"), "sha512"):
+            if byte < _FAIR_BELOW[place]:
+                # The card drawn leaves its place to the first undealt one: a swap of which only
+                # the half that matters is done.
+                other = place + byte % (DECK_SIZE - place)
+                dealt.append(undealt[other])
+                undealt[other] = undealt[place]
+                place += 1
+                if place == count:
+                    break
+        block_no += 1
+    return tuple(dealt)
 
 
 def deal_from_deck(cards: tuple[Card, ...], player_count: int, button_index: int) -> Deal:
@@ -84,12 +86,12 @@ def deal_from_deck(cards: tuple[Card, ...], player_count: int, button_index: int
             f"{player_count} players need {2 * player_count + BOARD_CARDS} cards, not {len(cards)}."
         )
     # In deck order the first holding belongs to the seat after the button.
-    holdings = tuple(zip(cards[:player_count], cards[player_count : 2 * player_count], strict=True))
+    dealt = 2 * player_count
+    holdings = tuple(zip(cards[:player_count], cards[player_count:dealt], strict=True))
     turn = player_count - 1 - button_index
-    return Deal(
-        holdings[turn:] + holdings[:turn],
-        cards[2 * player_count : 2 * player_count + BOARD_CARDS],
-    )
+    if turn:
+        holdings = holdings[turn:] + holdings[:turn]
+    return Deal(holdings, cards[dealt : dealt + BOARD_CARDS])
 
 
 def deal_cards(

@@ -17,13 +17,8 @@ class Pot(NamedTuple):
 
 def uncalled(contributed: Sequence[int]) -> tuple[int, int]:
     """Return who put in chips that nobody matched, and how many; (0, 0) when all were matched."""
-    most = max(contributed)
-    first = contributed.index(most)
-    second = 0
-    for position, chips in enumerate(contributed):
-        if chips > second and position != first:
-            second = chips
-    return (first, most - second) if most > second else (0, 0)
+    *_, second, most = sorted(contributed)
+    return (contributed.index(most), most - second) if most > second else (0, 0)
 
 
 def build_pots(contributed: Sequence[int], folded: Sequence[bool], dead: int) -> list[Pot]:
@@ -33,9 +28,13 @@ def build_pots(contributed: Sequence[int], folded: Sequence[bool], dead: int) ->
     chips, such as a big-blind ante, are in the main pot whoever paid them.
     """
     live = [position for position, out in enumerate(folded) if not out]
-    levels = sorted({contributed[position] for position in live})
-    if len(levels) == 1:
+    most = max(contributed)
+    for position in live:
+        if contributed[position] != most:
+            break
+    else:
         return [Pot(sum(contributed) + dead, tuple(live))]
+    levels = sorted({contributed[position] for position in live})
     pots = []
     below = 0
     chips = dead
@@ -63,11 +62,18 @@ def split(
 
     Chips that do not divide evenly all go to that first winner.
     """
-    contenders = pot.contenders
-    best = max([strengths[position] for position in contenders])
-    winners = [position for position in contenders if strengths[position] == best]
+    chips, contenders = pot
+    best = 0
+    winners: list[int] = []
+    for position in contenders:
+        strength = strengths[position]
+        if strength > best:
+            best = strength
+            winners = [position]
+        elif strength == best:
+            winners.append(position)
     if len(winners) == 1:
-        return (winners[0],), (pot.chips,)
+        return tuple(winners), (chips,)
     winners.sort(key=lambda position: (position - button - 1) % player_count)
-    share, odd = divmod(pot.chips, len(winners))
+    share, odd = divmod(chips, len(winners))
     return tuple(winners), (share + odd, *[share] * (len(winners) - 1))

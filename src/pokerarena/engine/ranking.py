@@ -178,13 +178,15 @@ def rank_holdings(board: Sequence[Card], holdings: Sequence[Sequence[Card]]) -> 
     for card in board:
         board_key += _KEYS[card]
     strengths = []
-    for first, second in holdings:
+    for holding in holdings:
+        first, second = holding
         key = board_key + _KEYS[first] + _KEYS[second]
         flush = (key + _FLUSH_BIAS) & _FLUSH_BITS
-        if flush:
-            strengths.append(_flush_strength(flush, (*board, first, second)))
-        else:
-            strengths.append(_BY_RANKS[key & _RANK_DIGITS])
+        strengths.append(
+            _flush_strength(flush, (*board, first, second))
+            if flush
+            else _BY_RANKS[key & _RANK_DIGITS]
+        )
     return strengths
 
 

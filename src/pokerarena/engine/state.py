@@ -7,12 +7,13 @@ immutable. A hand holds all cards, the hidden ones too, so it must never be hand
 """
 
 from enum import IntEnum
+from operator import sub
 from typing import Final
 
 from pokerarena.engine.actions import Kind, LegalActions
 from pokerarena.engine.deal import Deal
 from pokerarena.engine.facts import Acted, PotAwarded
-from pokerarena.engine.rules import Rules
+from pokerarena.engine.rules import MAX_SEATS, Rules
 
 
 class Street(IntEnum):
@@ -31,11 +32,25 @@ class Street(IntEnum):
 
 STREET_TEXTS: Final = tuple(street.name.lower() for street in Street)
 
+ORDERS: Final = tuple(
+    tuple(
+        tuple((after + 1 + step) % count for step in range(count)) for after in range(count)
+    )
+    for count in range(MAX_SEATS + 1)
+)
+"""By number of players and position: all positions, in order of play from the left of that one."""
+
 _FOLD_CHECK: Final = (Kind.FOLD, Kind.CHECK)
 _FOLD_CHECK_BET: Final = (Kind.FOLD, Kind.CHECK, Kind.BET)
 _FOLD_CHECK_RAISE: Final = (Kind.FOLD, Kind.CHECK, Kind.RAISE)
 _FOLD_CALL: Final = (Kind.FOLD, Kind.CALL)
 _FOLD_CALL_RAISE: Final = (Kind.FOLD, Kind.CALL, Kind.RAISE)
+
+_JUST_CHECK: Final = LegalActions(_FOLD_CHECK, 0, None, None)
+_NOTHING: Final = LegalActions((), 0, None, None)
+
+# Half the price of calling a NamedTuple's class; used where it is paid once a decision.
+_new_tuple: Final = tuple.__new__
 
 
 class Hand:
@@ -129,9 +144,7 @@ class Hand:
 
     def net(self) -> tuple[int, ...]:
         """Return what each player won or lost; before the end, what each has put in, negative."""
-        return tuple(
-            [now - before for now, before in zip(self.stacks, self.starting_stacks, strict=True)]
-        )
+        return tuple(map(sub, self.stacks, self.starting_stacks))
 
     def price_for(self, position: int) -> int:
         """Return the street total that this player has to match to stay in.
@@ -158,7 +171,7 @@ class Hand:
     def _work_out_legal(self) -> LegalActions:
         position = self.to_act
         if position is None:
-            return LegalActions((), 0, None, None)
+            return _NOTHING
         bets = self.bets
         bet = bets[position]
         stack = self.stacks[position]
@@ -174,12 +187,12 @@ class Hand:
             least = price + full_raise
             least = min(least, most)
             if owed > 0:
-                return LegalActions(_FOLD_CALL_RAISE, owed, least, most)
+                return _new_tuple(LegalActions, (_FOLD_CALL_RAISE, owed, least, most))
             kinds = _FOLD_CHECK_RAISE if price else _FOLD_CHECK_BET
-            return LegalActions(kinds, 0, least, most)
+            return _new_tuple(LegalActions, (kinds, 0, least, most))
         if owed > 0:
-            return LegalActions(_FOLD_CALL, min(stack, owed), None, None)
-        return LegalActions(_FOLD_CHECK, 0, None, None)
+            return _new_tuple(LegalActions, (_FOLD_CALL, min(stack, owed), None, None))
+        return _JUST_CHECK
 
     def _someone_can_answer(self, position: int, price: int) -> bool:
         """Whether another player has chips beyond the price, so that a raise has a point."""

@@ -1,16 +1,23 @@
 """How a hand begins and moves on: each function takes a hand and returns the next one with its facts.
 
-Owns the order of play: posting, turns, the end of a street, the run-out, the showdown. It never
-changes a hand it was given, and it reads no clock and no randomness: all cards are in the `Deal`.
+Owns the order of play: posting, turns, the end of a street, the run-out; `ending` divides the
+chips. It never changes a hand it was given, and it reads no clock and no randomness: all cards are
+in the `Deal`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from operator import sub
 from typing import Final, NamedTuple
 
 from pokerarena.engine.actions import Action, Kind, refused_amount, refused_kind
 from pokerarena.engine.cards import DECK_SIZE
 from pokerarena.engine.deal import BOARD_CARDS, Deal
+from pokerarena.engine.ending import (
+    end_by_showdown,
+    end_without_showdown,
+    return_uncalled,
+    table_hands,
+)
 from pokerarena.engine.facts import (
     PUBLIC,
     Acted,
@@ -18,16 +25,10 @@ from pokerarena.engine.facts import (
     BlindPosted,
     BoardDealt,
     Fact,
-    HandEnded,
-    HandTabled,
     HoleCardsDealt,
-    PotAwarded,
-    UncalledReturned,
 )
-from pokerarena.engine.pots import build_pots, split, uncalled
-from pokerarena.engine.ranking import rank_holdings
 from pokerarena.engine.rules import MAX_CHIPS, MAX_SEATS, MIN_SEATS, Rules
-from pokerarena.engine.state import Hand, Street
+from pokerarena.engine.state import ORDERS, Hand, Street
 
 _BOARD_AFTER: Final = (0, 3, 4, 5)
 """How many board cards lie on the table on each street."""
@@ -38,6 +39,10 @@ _FOLD: Final = Kind.FOLD
 _CHECK: Final = Kind.CHECK
 _CALL: Final = Kind.CALL
 _RIVER: Final = Street.RIVER
+
+# Half the price of calling a NamedTuple's class, which adds up where every step makes several.
+_new_tuple: Final = tuple.__new__
+_DECK: Final = frozenset(range(DECK_SIZE))
 
 
 class Transition(NamedTuple):
@@ -66,26 +71,26 @@ def start(
     big = (small + 1) % count
 
     facts: list[Fact] = [
-        HoleCardsDealt(seat, seat, cards) for seat, cards in zip(seats, deal.holes, strict=True)
+        _new_tuple(HoleCardsDealt, (seat, seat, cards))
+        for seat, cards in zip(seats, deal.holes, strict=True)
     ]
     left = list(stacks)
-    bets = [0] * count
     dead = 0
     ante = rules.ante
     if ante and rules.ante_kind == "each":
-        for position in (*range(button + 1, count), *range(button + 1)):
+        for position in ORDERS[count][button]:
             chips = min(ante, left[position])
             left[position] -= chips
             facts.append(AntePosted(PUBLIC, seats[position], chips))
-    for position, blind, owed in (
-        (small, "small", rules.small_blind),
-        (big, "big", rules.big_blind),
-    ):
-        chips = min(owed, left[position])
-        if chips:
-            left[position] -= chips
-            bets[position] = chips
-            facts.append(BlindPosted(PUBLIC, seats[position], blind, chips))
+    bets = [0] * count
+    bets[small] = chips = min(rules.small_blind, left[small])
+    if chips:
+        left[small] -= chips
+        facts.append(_new_tuple(BlindPosted, (PUBLIC, seats[small], "small", chips)))
+    bets[big] = chips = min(rules.big_blind, left[big])
+    if chips:
+        left[big] -= chips
+        facts.append(_new_tuple(BlindPosted, (PUBLIC, seats[big], "big", chips)))
     if ante and rules.ante_kind == "big_blind":
         dead = min(ante, left[big])
         if dead:
@@ -101,9 +106,9 @@ def start(
     hand.board = ()
     hand.stacks = tuple(left)
     hand.bets = tuple(bets)
-    hand.invested = tuple([before - now for before, now in zip(stacks, left, strict=True)])
+    hand.invested = tuple(map(sub, stacks, left))
     hand.folded = (False,) * count
-    hand.all_in = tuple([chips == 0 for chips in left])
+    hand.all_in = tuple([chips == 0 for chips in left]) if 0 in left else hand.folded
     hand.to_act = None
     hand.history = ()
     hand.tabled = ()
@@ -115,11 +120,13 @@ def start(
     hand._price_is_posted = bets[big] == rules.big_blind
     hand._full_raise = rules.big_blind
     hand._acted = 0
-    hand._actors = tuple([position for position in range(count) if left[position]])
-    hand._pending = _in_turn(hand._actors, big)
+    hand._pending = ORDERS[count][big]
+    if 0 in left:
+        hand._pending = tuple([position for position in hand._pending if left[position]])
+    hand._actors = tuple(sorted(hand._pending))
     hand._legal = None
     _move_on(hand, facts)
-    return Transition(hand, tuple(facts))
+    return _new_tuple(Transition, (hand, tuple(facts)))
 
 
 def apply(hand: Hand, action: Action) -> Transition:
@@ -200,16 +207,20 @@ def apply(hand: Hand, action: Action) -> Transition:
             new._price = amount
             new._price_is_posted = True
             new._full_raise = max(hand._full_raise, raised_by)
+            order = ORDERS[len(bets)][position]
             new._pending = tuple(
-                [other for other in actors if other > position]
-                + [other for other in actors if other < position]
+                [other for other in order if other != position and other in actors]
             )
 
-    acted = Acted(PUBLIC, street, hand.seats[position], kind, amount)
+    acted = _new_tuple(Acted, (PUBLIC, street, hand.seats[position], kind, amount))
     new.history = (*hand.history, acted)
+    if new._pending and len(new._actors) > 1:
+        # By far the most frequent case: the next player's turn.
+        new.to_act = new._pending[0]
+        return _new_tuple(Transition, (new, (acted,)))
     facts: list[Fact] = [acted]
     _move_on(new, facts)
-    return Transition(new, tuple(facts))
+    return _new_tuple(Transition, (new, tuple(facts)))
 
 
 def replay(
@@ -233,22 +244,10 @@ def replay(
         yield step
 
 
-def _in_turn(positions: tuple[int, ...], after: int) -> tuple[int, ...]:
-    """Return ascending positions in the order of play that begins to the left of `after`."""
-    return tuple(
-        [position for position in positions if position > after]
-        + [position for position in positions if position <= after]
-    )
-
-
 def _move_on(hand: Hand, facts: list[Fact]) -> None:
     """Bring a hand under construction to its next decision, or to its end."""
     if hand.folded.count(False) == 1:
-        _return_uncalled(hand, facts)
-        winner = hand.folded.index(False)
-        chips = sum(hand.invested)
-        seat = hand.seats[winner]
-        _finish(hand, facts, (PotAwarded(PUBLIC, 0, chips, (seat,), (chips,)),))
+        end_without_showdown(hand, facts)
         return
     pending = hand._pending
     lone = len(hand._actors) < 2
@@ -259,9 +258,9 @@ def _move_on(hand: Hand, facts: list[Fact]) -> None:
             hand.to_act = first
             return
     if lone:
-        _return_uncalled(hand, facts)
+        return_uncalled(hand, facts)
         # TDA: hands are tabled as soon as someone is all-in and the betting is over.
-        _table(hand, facts)
+        table_hands(hand, facts)
         while hand.street != _RIVER:
             _deal_street(hand, facts)
     elif hand.street != _RIVER:
@@ -271,12 +270,15 @@ def _move_on(hand: Hand, facts: list[Fact]) -> None:
         hand._price_is_posted = True
         hand._full_raise = hand.rules.big_blind
         hand._acted = 0
-        hand._pending = _in_turn(hand._actors, hand._button)
-        hand.to_act = hand._pending[0]
+        actors = hand._actors
+        hand._pending = pending = tuple(
+            [other for other in ORDERS[len(hand.seats)][hand._button] if other in actors]
+        )
+        hand.to_act = pending[0]
         return
     else:
-        _table(hand, facts)
-    _show_down(hand, facts)
+        table_hands(hand, facts)
+    end_by_showdown(hand, facts)
 
 
 def _deal_street(hand: Hand, facts: list[Fact]) -> None:
@@ -290,72 +292,7 @@ def _deal_street(hand: Hand, facts: list[Fact]) -> None:
         )
     hand.street = street
     hand.board = board
-    facts.append(BoardDealt(PUBLIC, street, board[dealt:]))
-
-
-def _table(hand: Hand, facts: list[Fact]) -> None:
-    holes = hand._deal.holes
-    seats = hand.seats
-    live = [position for position, out in enumerate(hand.folded) if not out]
-    in_order = _in_turn(tuple(live), hand._button)
-    hand.tabled = tuple([seats[position] for position in in_order])
-    for position in in_order:
-        facts.append(HandTabled(PUBLIC, seats[position], holes[position]))
-
-
-def _contributed(hand: Hand) -> tuple[int, ...]:
-    """Return what each player put in that counts towards a share of the pots."""
-    dead = hand._dead
-    if not dead:
-        return hand.invested
-    count = len(hand.seats)
-    big = (hand._button + (1 if count == 2 else 2)) % count
-    contributed = list(hand.invested)
-    contributed[big] -= dead
-    return tuple(contributed)
-
-
-def _return_uncalled(hand: Hand, facts: list[Fact]) -> None:
-    position, chips = uncalled(_contributed(hand))
-    if not chips:
-        return
-    after = position + 1
-    stacks, invested, all_in = hand.stacks, hand.invested, hand.all_in
-    hand.stacks = (*stacks[:position], stacks[position] + chips, *stacks[after:])
-    hand.invested = (*invested[:position], invested[position] - chips, *invested[after:])
-    hand.all_in = (*all_in[:position], False, *all_in[after:])
-    facts.append(UncalledReturned(PUBLIC, hand.seats[position], chips))
-
-
-def _show_down(hand: Hand, facts: list[Fact]) -> None:
-    folded = hand.folded
-    holes = hand._deal.holes
-    live = [position for position, out in enumerate(folded) if not out]
-    strengths = [0] * len(folded)
-    ranked = rank_holdings(hand.board, [holes[position] for position in live])
-    for position, strength in zip(live, ranked, strict=True):
-        strengths[position] = strength
-    seats = hand.seats
-    awards = []
-    for number, pot in enumerate(build_pots(_contributed(hand), folded, hand._dead)):
-        winners, shares = split(pot, strengths, hand._button, len(seats))
-        winning_seats = tuple([seats[position] for position in winners])
-        awards.append(PotAwarded(PUBLIC, number, pot.chips, winning_seats, shares))
-    _finish(hand, facts, tuple(awards))
-
-
-def _finish(hand: Hand, facts: list[Fact], awards: tuple[PotAwarded, ...]) -> None:
-    stacks = list(hand.stacks)
-    for award in awards:
-        for seat, share in zip(award.seats, award.shares, strict=True):
-            stacks[hand.seats.index(seat)] += share
-    hand.stacks = tuple(stacks)
-    hand.bets = (0,) * len(stacks)
-    hand.awards = awards
-    hand.to_act = None
-    hand._pending = ()
-    facts.extend(awards)
-    facts.append(HandEnded(PUBLIC, hand.seats, hand.stacks, hand.net()))
+    facts.append(_new_tuple(BoardDealt, (PUBLIC, street, board[dealt:])))
 
 
 def _check_start(
@@ -364,7 +301,7 @@ def _check_start(
     count = len(seats)
     if not MIN_SEATS <= count <= MAX_SEATS:
         raise ValueError(f"A hand has {MIN_SEATS} to {MAX_SEATS} players, not {count}.")
-    if seats[0] < 1 or any(left >= right for left, right in pairwise(seats)):
+    if seats[0] < 1 or sorted(set(seats)) != list(seats):
         raise ValueError(f"Seats must be ascending numbers from 1, and they are {seats}.")
     if button_seat not in seats:
         raise ValueError(f"The button must be at one of the seats {seats}, not at {button_seat}.")
@@ -372,12 +309,14 @@ def _check_start(
         raise ValueError(f"{count} seats need {count} stacks, not {len(stacks)}.")
     if min(stacks) < 1 or max(stacks) > MAX_CHIPS:
         raise ValueError(f"A stack is 1 to {MAX_CHIPS} chips, and the stacks are {stacks}.")
-    cards = list(deal.board)
-    for holding in deal.holes:
-        cards += holding
-    if len(deal.holes) != count or len(cards) != 2 * count + len(deal.board):
-        raise ValueError(f"A deal for {count} players has two cards for each of them.")
-    if len(deal.board) > BOARD_CARDS:
-        raise ValueError(f"A board has at most {BOARD_CARDS} cards, not {len(deal.board)}.")
-    if len(set(cards)) != len(cards) or min(cards) < 0 or max(cards) >= DECK_SIZE:
+    holes, board = deal
+    if len(holes) != count:
+        raise ValueError(f"A deal for {count} players has {count} holdings, not {len(holes)}.")
+    if len(board) > BOARD_CARDS:
+        raise ValueError(f"A board has at most {BOARD_CARDS} cards, not {len(board)}.")
+    cards = set(board)
+    for first, second in holes:
+        cards.add(first)
+        cards.add(second)
+    if len(cards) != 2 * count + len(board) or not cards <= _DECK:
         raise ValueError("The cards of a deal must be different cards of one deck.")

@@ -8,6 +8,7 @@ hidden can be reached through it.
 """
 
 from collections.abc import Iterable
+from operator import sub
 from typing import ClassVar
 
 from pokerarena.engine.actions import LegalActions
@@ -102,9 +103,7 @@ class HandView:
 
     def net(self) -> tuple[int, ...]:
         """Return what each player won or lost; before the end, what each has put in, negative."""
-        return tuple(
-            [now - before for now, before in zip(self.stacks, self.starting_stacks, strict=True)]
-        )
+        return tuple(map(sub, self.stacks, self.starting_stacks))
 
 
 def see(hand: Hand, viewer: Viewer) -> HandView:

@@ -115,7 +115,7 @@ def _connect(url: str) -> Iterator[Connection]:
     try:
         connection = engine.connect()
     except OperationalError as error:
-        reason = str(error.orig).strip().splitlines()[-1]
+        reason = str(error.orig).strip().splitlines()[0]
         raise Unavailable(
             "database_unreachable",
             f"The database cannot be reached ({reason}): check that it runs, "

@@ -1,0 +1,49 @@
+"""What every request can reach: the process's parts, and one session in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, cast
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from pokerarena.auth.passwords import PasswordHasher
+from pokerarena.auth.tokens import TokenMac
+from pokerarena.db import Database
+from pokerarena.sealing import Sealer
+from pokerarena.settings import Settings
+
+if TYPE_CHECKING:
+    from pokerarena.api.hub import LiveHub
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of one API process, made once by `create_app`."""
+
+    settings: Settings
+    database: Database
+    hasher: PasswordHasher
+    token_mac: TokenMac
+    sealer: Sealer
+    hub: LiveHub
+
+
+def _parts(request: Request) -> Parts:
+    return cast("Parts", request.app.state.parts)
+
+
+PartsOf = Annotated[Parts, Depends(_parts)]
+
+
+async def _session(parts: PartsOf) -> AsyncIterator[AsyncSession]:
+    async with parts.database.unit_of_work() as session:
+        yield session
+
+
+# Function scope: the transaction ends before the response begins, so that nobody is told of a
+# change that was not committed, and no connection waits for a slow reader. A connection is taken
+# at the first statement only.
+Session = Annotated[AsyncSession, Depends(_session, scope="function")]

@@ -1,0 +1,177 @@
+"""The envelope of every request: its id, its bounds, its log line, and the last word on errors.
+
+Pure ASGI, because it must stream: bodies are counted as they arrive, and live streams pass through
+untouched. It must never read a body itself, and never log a query string, a header or a body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import get_contextvars
+
+from pokerarena.api.problems import MEDIA_TYPE, RETRY_AFTER_S, problem_bytes
+from pokerarena.ids import new_id
+from pokerarena.settings import Settings
+from pokerarena.telemetry import bind_contextvars, clear_contextvars, get_logger
+
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+log = get_logger("api")
+
+
+class Envelope:
+    """Wraps the application; one per process, since it counts requests in progress."""
+
+    def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
+        self._app = app
+        self._body_max = settings.api_max_body_bytes
+        self._body_timeout_s = settings.api_body_timeout_s
+        self._requests_max = settings.api_requests_max + settings.stream_max_per_process
+        self._in_progress = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _SANE_REQUEST_ID.fullmatch(given) else new_id().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        exchange = _Exchange(scope, request_id, send)
+        started = time.perf_counter()
+        self._in_progress += 1
+        before = get_contextvars()
+        bind_contextvars(request_id=request_id)
+        try:
+            await self._serve(scope, headers, receive, exchange)
+        finally:
+            self._in_progress -= 1
+            log.info(
+                "request",
+                method=scope["method"],
+                route=_route_template(scope),
+                status=exchange.status,
+                duration_ms=round((time.perf_counter() - started) * 1000, 2),
+            )
+            # Whatever the request bound (its ids) must not stay for the next one.
+            clear_contextvars()
+            bind_contextvars(**before)
+
+    async def _serve(
+        self, scope: Scope, headers: Headers, receive: Receive, exchange: _Exchange
+    ) -> None:
+        if self._in_progress > self._requests_max:
+            await exchange.problem(503, "overloaded", "Too many requests at once; try again.")
+            return
+        if refusal := self._refusal(headers):
+            await exchange.problem(*refusal)
+            return
+        body = _BoundedBody(receive, self._body_max, self._body_timeout_s)
+        try:
+            await self._app(scope, body.receive, exchange.send)
+        except Exception:
+            log.exception("request_failed", method=scope["method"], route=_route_template(scope))
+            if exchange.started:
+                # Half a response cannot be taken back: cutting it off is the honest end.
+                raise
+            await exchange.problem(
+                500, "internal_error", "This is our fault and is logged under the request_id."
+            )
+
+    def _refusal(self, headers: Headers) -> tuple[int, str, str] | None:
+        """What can be said about a body before it arrives."""
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length[:20]) > self._body_max:
+            return 413, "body_too_large", f"A body has at most {self._body_max} bytes."
+        if (length not in ("", "0")) or "transfer-encoding" in headers:
+            media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+            if media_type != "application/json":
+                return 415, "unsupported_media_type", "Send the body as application/json."
+            if headers.get("content-encoding", "identity") != "identity":
+                return 415, "unsupported_encoding", "Send the body without Content-Encoding."
+        return None
+
+
+@dataclass(slots=True)
+class _Exchange:
+    scope: Scope
+    request_id: str
+    _send: Send
+    status: int = 0
+    started: bool = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self.request_id
+            for name, value in _SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+        await self._send(message)
+
+    async def problem(self, status: int, code: str, detail: str) -> None:
+        body = problem_bytes(status, code, detail, self.request_id)
+        headers = [
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        if status == 503:
+            headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
+        if status in (413, 415):
+            # The body was not read; what follows on this connection would be its rest.
+            headers.append((b"connection", b"close"))
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+
+class _BoundedBody:
+    """Counts a body as it arrives, and ends one that is too large or too slow."""
+
+    __slots__ = ("_complete", "_deadline", "_max", "_receive", "_size")
+
+    def __init__(self, receive: Receive, body_max: int, timeout_s: float) -> None:
+        self._receive = receive
+        self._max = body_max
+        self._deadline = time.monotonic() + timeout_s
+        self._size = 0
+        self._complete = False
+
+    async def receive(self) -> Message:
+        if self._complete:
+            # What comes now is the client's leaving, for which a stream waits without a limit.
+            return await self._receive()
+        try:
+            async with asyncio.timeout(max(0.0, self._deadline - time.monotonic())):
+                message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(408, headers={"Connection": "close"}) from None
+        if message["type"] == "http.request":
+            self._size += len(message.get("body", b""))
+            if self._size > self._max:
+                raise HTTPException(413, headers={"Connection": "close"})
+            self._complete = not message.get("more_body", False)
+        return message
+
+
+def _route_template(scope: Scope) -> str:
+    """The path with its parameters' names, so that ids do not make each log line its own kind."""
+    if "route" not in scope:
+        return "unmatched"
+    names = {str(value): name for name, value in scope.get("path_params", {}).items()}
+    return "/".join(
+        f"{{{names[part]}}}" if part in names else part for part in scope["path"].split("/")
+    )

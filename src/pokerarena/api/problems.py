@@ -1,0 +1,183 @@
+"""Errors as RFC 9457 problems: one shape for every one, with a stable code and the request's id.
+
+It must never put into a problem what the caller sent as a value (it may be a password), nor
+anything of our inside (SQL, paths, traces).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from pokerarena.errors import ArenaError, ConfigurationError, ErrorKind
+from pokerarena.telemetry import get_logger
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:pokerarena:problem:"
+RETRY_AFTER_S = 2
+ERRORS_MAX = 20
+FIELD_TEXT_MAX = 100
+
+STATUS_OF_KIND = {
+    ErrorKind.INVALID: 422,
+    ErrorKind.UNAUTHENTICATED: 401,
+    ErrorKind.FORBIDDEN: 403,
+    ErrorKind.NOT_FOUND: 404,
+    ErrorKind.CONFLICT: 409,
+    ErrorKind.QUOTA: 409,
+    ErrorKind.UNAVAILABLE: 503,
+}
+
+_HTTP_CODES = {
+    400: ("malformed_body", "The body cannot be read; send one JSON document in UTF-8."),
+    404: ("route_not_found", "There is nothing at this path; /openapi.json lists what there is."),
+    405: ("method_not_allowed", "This path does not take this method; see the Allow header."),
+    408: ("body_timeout", "The body did not arrive in time; send it at once."),
+    413: ("body_too_large", "The body is larger than this server takes."),
+}
+
+log = get_logger("api")
+_encode = msgspec.json.Encoder().encode
+
+
+def problem_bytes(
+    status: int, code: str, detail: str, request_id: str, extra: Mapping[str, Any] | None = None
+) -> bytes:
+    """The problem document. Extra members never replace the standard ones."""
+    return _encode(
+        {
+            **(extra or {}),
+            "type": TYPE_PREFIX + code,
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "detail": detail,
+            "code": code,
+            "request_id": request_id,
+        }
+    )
+
+
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    extra: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The response that tells a problem."""
+    sent = dict(headers or {})
+    if status == 401:
+        sent.setdefault("WWW-Authenticate", 'Bearer realm="pokerarena"')
+    if status == 503:
+        sent.setdefault("Retry-After", str(RETRY_AFTER_S))
+    return Response(
+        problem_bytes(status, code, detail, request.state.request_id, extra),
+        status,
+        sent,
+        MEDIA_TYPE,
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the application a problem."""
+    app.add_exception_handler(ArenaError, _arena_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(DBAPIError, _database_error)
+    app.add_exception_handler(PoolTimeout, _pool_timeout)
+
+
+async def _arena_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, ArenaError) or isinstance(error, ConfigurationError):
+        # How the program is configured is the operator's business, told in the log.
+        raise error
+    status = STATUS_OF_KIND[error.kind]
+    return problem(request, status, error.code, error.message, extra=error.context)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    found = error.errors()
+    if any(one["loc"][:1] == ("path",) for one in found):
+        return problem(request, 404, "not_found", f"Nothing is at this path. {found[0]['msg']}")
+    for one in found:
+        if one["type"] == "json_invalid":
+            return problem(
+                request,
+                400,
+                "malformed_json",
+                f"The body is not JSON: {one['ctx']['error']} at character {one['loc'][-1]}.",
+            )
+    return problem(
+        request,
+        422,
+        "invalid_request",
+        "Correct what 'errors' names and send the request again.",
+        extra={"errors": [_field_error(one) for one in found[:ERRORS_MAX]]},
+    )
+
+
+def _field_error(error: Mapping[str, Any]) -> dict[str, str]:
+    loc: Sequence[Any] = error["loc"]
+    field = ".".join(str(part) for part in loc[1:])[:FIELD_TEXT_MAX]
+    return {
+        "in": str(loc[0]),
+        # A field's name may be anything that JSON can say, halves of characters included.
+        "field": field.encode("ascii", "backslashreplace").decode(),
+        "code": error["type"],
+        "message": error["msg"].removeprefix("Value error, "),
+    }
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    fallback = ("http_error", HTTPStatus(error.status_code).phrase)
+    code, detail = _HTTP_CODES.get(error.status_code, fallback)
+    return problem(request, error.status_code, code, detail, headers=error.headers)
+
+
+async def _database_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, DBAPIError):
+        raise error
+    # Its parameters are hidden by the engine (`db`), so the text holds no secret.
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    log.warning("database_error", kind=type(error.orig).__name__, sqlstate=sqlstate)
+    if isinstance(error, IntegrityError):
+        return problem(
+            request,
+            409,
+            "conflict",
+            "Another request changed the same thing at the same time; read it and try again.",
+        )
+    if isinstance(error, DataError):
+        return problem(
+            request, 422, "value_refused", "The database cannot store one of the values sent."
+        )
+    if isinstance(error, OperationalError) or error.connection_invalidated:
+        return problem(
+            request,
+            503,
+            "database_unavailable",
+            "The database does not answer now; nothing was changed. Try again shortly.",
+        )
+    raise error
+
+
+async def _pool_timeout(request: Request, _error: Exception) -> Response:
+    log.warning("database_pool_exhausted")
+    return problem(
+        request, 503, "database_busy", "All database connections are in use; try again shortly."
+    )

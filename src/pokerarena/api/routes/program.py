@@ -1,0 +1,104 @@
+"""What describes the program itself: health, the API's and the protocol's documents."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import as_file, files
+from typing import Annotated, Any, Literal
+
+from alembic.script import ScriptDirectory
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, JSONResponse
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from pokerarena.api.access import needs
+from pokerarena.api.context import PartsOf, Session
+from pokerarena.api.reference import STYLE_POLICY, reference_page
+from pokerarena.api.shapes import Shown
+from pokerarena.auth.permissions import Permission, Principal
+from pokerarena.errors import Unavailable
+from pokerarena.protocol.schema import answer_schema, json_schema
+
+router = APIRouter(tags=["program"])
+
+
+class Health(Shown):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(Shown):
+    """The process can serve: the database answers and its schema is the program's."""
+
+    status: Literal["ready"] = "ready"
+    schema_revision: str
+
+
+class ProtocolSchemas(Shown):
+    """JSON Schemas of the agent protocol."""
+
+    messages: dict[str, Any]
+    answer: dict[str, Any]
+
+
+@cache
+def program_revision() -> str:
+    """The schema revision that this program is written for."""
+    with as_file(files("pokerarena").joinpath("migrations")) as directory:
+        head = ScriptDirectory(str(directory)).get_current_head()
+    if head is None:
+        raise RuntimeError("the program ships no schema revision")
+    return head
+
+
+@router.get("/healthz")
+async def healthz(_: Annotated[Principal, needs(Permission.PROGRAM_READ)]) -> Health:
+    """Whether the process lives; it asks nobody else."""
+    return Health()
+
+
+@router.get("/readyz")
+async def readyz(
+    _: Annotated[Principal, needs(Permission.PROGRAM_READ)], session: Session
+) -> Readiness:
+    """Whether the process can serve requests now."""
+    try:
+        present = await session.scalar(text("SELECT version_num FROM alembic_version"))
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != "42P01":
+            raise
+        present = None
+    if present != program_revision():
+        raise Unavailable(
+            "schema_not_migrated",
+            f"The schema is at {present}, the program needs {program_revision()}: "
+            "run 'pokerarena migrate'.",
+        )
+    return Readiness(schema_revision=program_revision())
+
+
+@router.get("/v1/protocol/schema")
+async def protocol_schema(
+    _: Annotated[Principal, needs(Permission.PROGRAM_READ)],
+) -> ProtocolSchemas:
+    """What agents are sent and what they answer, as JSON Schema."""
+    return ProtocolSchemas(messages=json_schema(), answer=answer_schema())
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def openapi(
+    _: Annotated[Principal, needs(Permission.PROGRAM_READ)], request: Request
+) -> JSONResponse:
+    """This API as OpenAPI 3.1."""
+    return JSONResponse(request.app.openapi())
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs(
+    _: Annotated[Principal, needs(Permission.PROGRAM_READ)], request: Request, parts: PartsOf
+) -> HTMLResponse:
+    """This API for reading. It loads nothing from anywhere and runs no script."""
+    page = reference_page(request.app.openapi())
+    return HTMLResponse(page, headers={"Content-Security-Policy": STYLE_POLICY})

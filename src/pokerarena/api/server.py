@@ -1,0 +1,96 @@
+"""`pokerarena api`: the application behind a real socket.
+
+Owns the bounds of connections and the end: on SIGTERM no request is accepted any more, live
+streams are told to end, and what is under way has a few seconds.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from pokerarena.api.app import create_app
+from pokerarena.api.hub import LiveHub
+from pokerarena.errors import ConfigurationError
+from pokerarena.settings import Settings
+from pokerarena.telemetry import configure_logging, get_logger
+
+BACKLOG = 1024
+KEEP_ALIVE_S = 30
+HEADERS_MAX_BYTES = 32 * 1024
+# Within the ten seconds that a supervisor grants.
+SHUTDOWN_S = 8
+# Connections that wait or say nothing, beyond requests and streams.
+IDLE_CONNECTIONS = 2000
+
+log = get_logger("api.server")
+
+
+class _Server(uvicorn.Server):
+    """Ends live streams first: they would use up all the time that an end has."""
+
+    def __init__(self, config: uvicorn.Config, hub: LiveHub) -> None:
+        super().__init__(config)
+        self._hub = hub
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._hub.end_streams()
+        await super().shutdown(sockets)
+
+
+def run_api(
+    settings: Settings, host: str, port: int, *, on_listening: Callable[[str], None] | None = None
+) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code.
+
+    `on_listening` gets the address, with the port that the system chose for port 0.
+    """
+    configure_logging(settings.log_level, settings.log_format, role="api")
+    app = create_app(settings)
+    listener = _listen(host, port)
+    with listener:
+        address = _address(listener)
+        log.info("api_listening", address=address)
+        if on_listening is not None:
+            on_listening(address)
+        config = uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="h11",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=SHUTDOWN_S,
+            h11_max_incomplete_event_size=HEADERS_MAX_BYTES,
+            limit_concurrency=(
+                settings.api_requests_max + settings.stream_max_per_process + IDLE_CONNECTIONS
+            ),
+        )
+        server = _Server(config, app.state.parts.hub)
+        server.run(sockets=[listener])
+    log.info("api_stopped")
+    return 0 if server.started else 1
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(
+            f"the API cannot listen on {host}:{port} ({reason}); choose another "
+            "POKERARENA_API_HOST or POKERARENA_API_PORT"
+        ) from None
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,169 @@
+"""A small client of our own HTTP API, for the commands that talk to a running arena.
+
+Owns: JSON over one connection at a time, problems turned into sentences, and server-sent events.
+Must never: follow a redirect (a token would go along), or keep a token anywhere but in memory.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, urlsplit
+
+from pokerarena.errors import ConfigurationError, Invalid, NotFound, Unavailable
+
+TIMEOUT_S: Final = 30.0
+# A live stream says something at least this often, if only that it is alive.
+SILENCE_MAX_S: Final = 60.0
+BODY_MAX_BYTES: Final = 16 * 1024 * 1024
+LINE_MAX_BYTES: Final = 1024 * 1024
+
+
+class Event(NamedTuple):
+    """One server-sent event."""
+
+    name: str
+    data: Any
+
+
+class ApiClient:
+    """Speaks to the arena at `address`, with a token once logged in."""
+
+    def __init__(self, address: str, *, token: str | None = None) -> None:
+        parts = urlsplit(address if "://" in address else f"http://{address}")
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1
+        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+            raise ConfigurationError(
+                f"{address} is no address of an arena: give one like http://127.0.0.1:8080."
+            )
+        self.address = f"{parts.scheme}://{parts.netloc}"
+        self._secure = parts.scheme == "https"
+        self._host = parts.hostname
+        self._port = port
+        self._base = parts.path.rstrip("/")
+        self._token = token
+
+    def login(self, username: str, password: str) -> None:
+        """Gets a session token for the calls that follow."""
+        answer = self.post("/v1/auth/login", {"username": username, "password": password})
+        self._token = answer["token"]
+
+    def get(self, path: str, **query: Any) -> Any:
+        if query:
+            path += "?" + "&".join(f"{name}={quote(str(value))}" for name, value in query.items())
+        return self._call("GET", path, None)
+
+    def post(self, path: str, body: Any = None) -> Any:
+        return self._call("POST", path, body)
+
+    def put(self, path: str, body: Any) -> Any:
+        return self._call("PUT", path, body)
+
+    def items(self, path: str, **query: Any) -> Iterator[Any]:
+        """Everything of a list, page after page."""
+        page = self.get(path, **query)
+        while True:
+            yield from page["items"]
+            if not page.get("next_cursor"):
+                return
+            page = self.get(path, **query, cursor=page["next_cursor"])
+
+    def events(self, path: str) -> Iterator[Event]:
+        """A live stream, until the server ends it."""
+        connection = self._connect(SILENCE_MAX_S)
+        try:
+            with self._unreachable_said():
+                connection.request(
+                    "GET", self._base + path, headers=self._headers({"Accept": "text/event-stream"})
+                )
+                response = connection.getresponse()
+                if response.status != http.client.OK:
+                    raise _problem(response.status, response.read(BODY_MAX_BYTES))
+                yield from _parse_events(response)
+        finally:
+            connection.close()
+
+    def _call(self, method: str, path: str, body: Any) -> Any:
+        connection = self._connect(TIMEOUT_S)
+        headers = self._headers({"Accept": "application/json"})
+        content: bytes | None = None
+        if body is not None:
+            content = json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
+        try:
+            with self._unreachable_said():
+                connection.request(method, self._base + path, body=content, headers=headers)
+                response = connection.getresponse()
+                answer = response.read(BODY_MAX_BYTES)
+        finally:
+            connection.close()
+        if not http.client.OK <= response.status < http.client.MULTIPLE_CHOICES:
+            raise _problem(response.status, answer)
+        return json.loads(answer) if answer else None
+
+    def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
+        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+        return kind(self._host, self._port, timeout=timeout_s)
+
+    def _headers(self, more: dict[str, str]) -> dict[str, str]:
+        return more if self._token is None else {**more, "Authorization": f"Bearer {self._token}"}
+
+    def _unreachable_said(self) -> _UnreachableSaid:
+        return _UnreachableSaid(self.address)
+
+
+class _UnreachableSaid:
+    """Turns what the network does into a sentence."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, (OSError, http.client.HTTPException)):
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise Unavailable(
+                "arena_unreachable",
+                f"No arena answers at {self._address} ({reason}): start one with 'pokerarena up', "
+                "or give its address.",
+            ) from None
+
+
+def _problem(status: int, body: bytes) -> Exception:
+    try:
+        problem = json.loads(body)
+        text = str(problem["detail"])
+        code = str(problem["code"])
+    except (ValueError, KeyError, TypeError):
+        return Unavailable("no_arena", f"The answer (status {status}) is not that of an arena.")
+    if status == http.client.NOT_FOUND and text.startswith("There is no such "):
+        return NotFound(text.removeprefix("There is no such ").partition(",")[0])
+    fields = "; ".join(
+        f"{error.get('field')}: {error.get('message')}" for error in problem.get("errors", [])
+    )
+    return Invalid(code, f"{text} {fields}".strip())
+
+
+def _parse_events(response: http.client.HTTPResponse) -> Iterator[Event]:
+    name, data = "message", list[str]()
+    while line := response.readline(LINE_MAX_BYTES):
+        text = line.decode(errors="replace").rstrip("\r\n")
+        field, _, value = text.partition(":")
+        value = value.removeprefix(" ")
+        if text.startswith(":"):
+            yield Event("keep-alive", None)
+        elif not text:
+            if data:
+                yield Event(name, json.loads("\n".join(data)))
+            name, data = "message", []
+        elif field == "event":
+            name = value
+        elif field == "data":
+            data.append(value)

@@ -1,0 +1,43 @@
+"""`pokerarena admin`: what only someone with access to the database may do."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+commands = typer.Typer(help="Administer the arena from its own machine.", no_args_is_help=True)
+
+
+@commands.callback()
+def group() -> None:
+    """Keeps `create-operator` a command of its own, although it is the only one."""
+
+
+@commands.command("create-operator")
+def create_operator(
+    username: Annotated[str, typer.Argument(help="The new operator's name.")],
+    password_stdin: Annotated[
+        bool,
+        typer.Option(
+            "--password-stdin", help="Read the password from standard input, not the terminal."
+        ),
+    ] = False,
+) -> None:
+    """Create an account with the role operator."""
+    import sys
+
+    from pokerarena.auth.models import Role
+    from pokerarena.ops.accounts import create_account
+    from pokerarena.settings import load_settings
+
+    settings = load_settings()
+    if password_stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    elif sys.stdin.isatty():
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    else:
+        typer.echo("pokerarena: no terminal to ask for a password: use --password-stdin", err=True)
+        raise typer.Exit(2)
+    user_id = create_account(settings, username=username, password=password, role=Role.OPERATOR)
+    typer.echo(f"operator {username} created ({user_id})")

@@ -1,0 +1,61 @@
+"""`pokerarena migrate`: the schema, up, down, and where it is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+commands = typer.Typer(help="Move the schema, or say where it is.", no_args_is_help=True)
+
+
+@commands.command("up")
+def up(
+    revision: Annotated[str, typer.Argument(help="Where to.")] = "head",
+) -> None:
+    """Bring the schema up to date."""
+    from pokerarena.ops import migrate
+
+    state = migrate.upgrade(_url(), revision)
+    typer.echo(f"schema at {state.current}")
+
+
+@commands.command("down")
+def down(
+    revision: Annotated[str, typer.Argument(help="Where to; one step by default.")] = "-1",
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Confirm: what the step drops is lost.")
+    ] = False,
+) -> None:
+    """Take the schema down, losing what the later revisions added."""
+    from pokerarena.ops import migrate
+
+    if not yes:
+        typer.echo(
+            "pokerarena: a step down drops relations with their rows: add --yes to do it", err=True
+        )
+        raise typer.Exit(2)
+    state = migrate.downgrade(_url(), revision)
+    typer.echo(f"schema at {state.current or 'nothing'}")
+
+
+@commands.command("check")
+def check() -> None:
+    """Say whether the schema is what this program expects; exit code 1 if not."""
+    from pokerarena.ops import migrate
+
+    state = migrate.check(_url())
+    if not state.up_to_date:
+        typer.echo(
+            f"pokerarena: the schema is at {state.current or 'nothing'}, this program expects "
+            f"{state.head}: run 'pokerarena migrate up'",
+            err=True,
+        )
+        raise typer.Exit(1)
+    typer.echo(f"schema at {state.current}, as expected")
+
+
+def _url() -> str:
+    from pokerarena.settings import load_settings
+
+    return load_settings().database_url.get_secret_value()

@@ -1,0 +1,152 @@
+"""What `pokerarena doctor` looks at.
+
+Owns: the questions whose answers explain most trouble, and the advice for each.
+Must never: change anything, or show a secret.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+import psycopg
+from sqlalchemy.engine import make_url
+
+from pokerarena.errors import ArenaError
+from pokerarena.ops import migrate
+from pokerarena.settings import Environment, Settings, load_settings
+
+POSTGRES_VERSION_MIN: Final = 150_000
+CLOCK_SKEW_MAX_S: Final = 2.0
+WAIT_FOR_WORKER_MAX_S: Final = 60
+
+Connection = psycopg.Connection[tuple[object, ...]]
+
+
+class Finding(NamedTuple):
+    """One answer: `text` says what is, and where it is not well, what to do."""
+
+    subject: str
+    well: bool
+    text: str
+
+
+def examine() -> list[Finding]:
+    """Every finding, the well ones too; stops where the next question would make no sense."""
+    findings = [_python()]
+    try:
+        settings = load_settings()
+        settings.master_key_bytes()
+        settings.token_pepper_bytes()
+    except ArenaError as error:
+        return [*findings, Finding("settings", False, str(error))]
+    findings += [_settings(settings), _secrets(settings)]
+    url = settings.database_url.get_secret_value()
+    try:
+        state = migrate.check(url)
+    except ArenaError as error:
+        return [*findings, Finding("database", False, str(error))]
+    with _connect(url) as connection:
+        findings += [_version(connection), _clock(connection), _connections(connection, settings)]
+        if not state.up_to_date:
+            text = (
+                f"at {state.current or 'nothing'}, this program expects {state.head}: "
+                "run 'pokerarena migrate up'"
+            )
+            return [*findings, Finding("schema", False, text)]
+        findings.append(Finding("schema", True, f"at {state.current}"))
+        checks: tuple[Callable[[Connection], Finding], ...] = (_waiting_runs, _lost_runs)
+        findings += [check(connection) for check in checks]
+    return findings
+
+
+def _python() -> Finding:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    return Finding("python", sys.version_info >= (3, 11), f"{version} (3.11 or later is needed)")
+
+
+def _settings(settings: Settings) -> Finding:
+    return Finding("settings", True, f"complete, for {settings.environment.value}")
+
+
+def _secrets(settings: Settings) -> Finding:
+    missing = [
+        f"POKERARENA_{name.upper()}"
+        for name in ("master_key", "token_pepper")
+        if not getattr(settings, name).get_secret_value()
+    ]
+    if missing and settings.environment is Environment.DEVELOPMENT:
+        text = f"{' and '.join(missing)} not set: fine for development, anybody can guess them"
+        return Finding("secrets", True, text)
+    return Finding("secrets", True, "set")
+
+
+def _version(connection: Connection) -> Finding:
+    server = connection.info.server_version
+    text = f"PostgreSQL {server // 10_000}.{server % 10_000}"
+    if server < POSTGRES_VERSION_MIN:
+        return Finding("database", False, f"{text}: version 15 or later is needed")
+    return Finding("database", True, text)
+
+
+def _clock(connection: Connection) -> Finding:
+    before = datetime.now(UTC)
+    row = connection.execute("SELECT clock_timestamp()").fetchone()
+    after = datetime.now(UTC)
+    if row is None or not isinstance(row[0], datetime):
+        return Finding("clock", False, "the database tells no time")
+    skew_s = max((before - row[0]).total_seconds(), (row[0] - after).total_seconds(), 0.0)
+    text = f"{skew_s:.1f} s apart from the database's"
+    if skew_s > CLOCK_SKEW_MAX_S:
+        return Finding("clock", False, f"{text}: set both by NTP, leases and tokens rely on it")
+    return Finding("clock", True, text)
+
+
+def _connections(connection: Connection, settings: Settings) -> Finding:
+    row = connection.execute(
+        "SELECT current_setting('max_connections')::int,"
+        " (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')"
+    ).fetchone()
+    most, used = (int(str(value)) for value in row or (0, 0))
+    wanted = settings.database_pool_size * (1 + settings.worker_processes)
+    text = f"{used} of {most} in use; one API and one worker take up to about {wanted}"
+    if wanted > most:
+        return Finding(
+            "connections",
+            False,
+            f"{text}: lower POKERARENA_DATABASE_POOL_SIZE or raise max_connections",
+        )
+    return Finding("connections", True, text)
+
+
+def _waiting_runs(connection: Connection) -> Finding:
+    row = connection.execute(
+        "SELECT count(*) FROM runs WHERE status = 'queued'"
+        " AND created_at < now() - make_interval(secs => %s)",
+        (WAIT_FOR_WORKER_MAX_S,),
+    ).fetchone()
+    count = int(str(row[0])) if row else 0
+    if count:
+        text = f"{count} queued for more than {WAIT_FOR_WORKER_MAX_S} s: is a worker running?"
+        return Finding("queue", False, text)
+    return Finding("queue", True, "no run waits for a worker")
+
+
+def _lost_runs(connection: Connection) -> Finding:
+    row = connection.execute(
+        "SELECT count(*) FROM runs WHERE status = 'running'"
+        " AND lease_expires_at < now() - make_interval(secs => %s)",
+        (WAIT_FOR_WORKER_MAX_S,),
+    ).fetchone()
+    count = int(str(row[0])) if row else 0
+    if count:
+        text = f"{count} left by a worker that died: any running worker takes them up"
+        return Finding("leases", False, text)
+    return Finding("leases", True, "every running run has its worker")
+
+
+def _connect(url: str) -> Connection:
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    return psycopg.connect(plain, autocommit=True, connect_timeout=10)

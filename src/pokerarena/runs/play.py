@@ -1,0 +1,458 @@
+"""Playing a run: from where it stands to its end, hand after hand.
+
+Owns the loop: view → decide → apply → record. It must never know SQL or HTTP: players decide, a
+recorder remembers, a control says when to halt, and time comes in as a clock.
+
+One hand after the other, except where no hand depends on the one before it (`reset`, `duplicate`):
+there as many hands are in flight as every player takes at once. What is recorded, and its order, is
+the same either way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final, Literal, NamedTuple, Protocol
+from uuid import UUID
+
+from pokerarena.agents.player import FallbackReason, HandVoid
+from pokerarena.agents.seat import HandIds, SeatedPlayer
+from pokerarena.engine.deal import BOARD_CARDS, Deal, deal_from_deck, deck
+from pokerarena.engine.rules import Rules
+from pokerarena.engine.state import Hand
+from pokerarena.engine.transition import apply, start
+from pokerarena.engine.view import Viewer, see
+from pokerarena.history.record import ActionRecord, HandRecord, Holding, NoteRecord
+from pokerarena.ids import IdKind, id_text, new_id
+from pokerarena.protocol.messages import LineupSeat, RunEnd, RunStart, hand_end_from_view
+from pokerarena.runs.formats import HandSetup, Position, RunRules, next_unit, settle
+from pokerarena.runs.totals import SeatTotals, add_unit
+from pokerarena.telemetry import get_logger
+
+log = get_logger("runs.play")
+
+# How long a run may compute without a pause while other runs of the same process wait.
+SLICE_S: Final = 0.002
+VOIDS_IN_A_ROW_MAX: Final = 8
+VOID_PAUSE_S: Final = 0.05
+VOID_PAUSE_CAP_S: Final = 2.0
+FALLBACKS_LOGGED_PER_SEAT: Final = 3
+
+
+class Halt(StrEnum):
+    """Why play ends before its last hand."""
+
+    STOP = "stop"
+    DRAIN = "drain"
+
+
+class Control:
+    """The one word from outside: finish the hands in progress and begin no other."""
+
+    __slots__ = ("halt",)
+
+    def __init__(self) -> None:
+        self.halt: Halt | None = None
+
+    def ask(self, halt: Halt) -> None:
+        """Ask for a halt; a stop is never weakened to a drain."""
+        if self.halt is not Halt.STOP:
+            self.halt = halt
+
+
+class Clock(NamedTuple):
+    """Time, as play needs it."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
+class VoidReason(StrEnum):
+    """Why a deal did not become a complete hand."""
+
+    INFRASTRUCTURE = "infrastructure"
+    STOPPED = "stopped"
+    DRAINED = "drained"
+    FAILED = "run_failed"
+    WORKER_LOST = "worker_lost"
+
+
+class Moment(NamedTuple):
+    """A hand as it is now, for those who watch the table."""
+
+    hand_id: UUID
+    deal_no: int
+    setup: HandSetup
+    holes: tuple[Holding, ...]
+    hand: Hand
+
+
+@dataclass(frozen=True, slots=True)
+class PlayedUnit:
+    """The complete hands of one deal, and where the run stands after them."""
+
+    hands: tuple[HandRecord, ...]
+    deal_no: int
+    position: Position
+    totals: Mapping[int, SeatTotals]
+
+
+class Recorder(Protocol):
+    """Remembers a run. Raises whatever ends play when it cannot, such as a lost fence."""
+
+    @property
+    def watched(self) -> bool: ...
+
+    async def reserve(self, deal_no: int) -> None:
+        """Return once it is remembered that this deal may have been shown."""
+
+    async def record(self, unit: PlayedUnit) -> None:
+        """Take finished hands, in order; waits when too many are not stored yet."""
+
+    async def void(self, deal_no: int, reason: VoidReason) -> None:
+        """Take note that a deal came to nothing."""
+
+    async def flush(self) -> None:
+        """Return once everything recorded is stored."""
+
+    def show(self, moment: Moment) -> None:
+        """Offer a hand in progress to those who watch; only called while `watched`."""
+
+
+class RunFault(Exception):
+    """The run cannot go on, for a reason with a stable code; it can be resumed."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+class Seating(NamedTuple):
+    """Who plays a seat."""
+
+    name: str
+    player: SeatedPlayer
+    wants_events: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """A run as it stands before the first hand that is to be played now."""
+
+    run_id: UUID
+    table_id: UUID
+    seed: bytes
+    rules: RunRules
+    hands_target: int
+    position: Position
+    totals: Mapping[int, SeatTotals] = field(repr=False)
+    hands_done: int = 0
+    deals_done: int = 0
+    # Lineups that never wait gain nothing from several hands in flight.
+    in_flight_max: int = 64
+
+
+class RunOutcome(NamedTuple):
+    """How play ended; a drained run is not over, another worker goes on with it."""
+
+    end: Literal["completed", "stopped", "drained"]
+    hands_done: int
+    totals: Mapping[int, SeatTotals]
+
+
+async def play_run(
+    spec: RunSpec,
+    seating: Mapping[int, Seating],
+    recorder: Recorder,
+    control: Control,
+    clock: Clock,
+) -> RunOutcome:
+    """Play until the target, the end of the game, or a halt. Raises `RunFault`."""
+    run = _Run(spec, seating, recorder, control, clock)
+    try:
+        await run.open()
+        end = await run.play()
+        await recorder.flush()
+        if end != "drained":
+            await run.tell_end(end)
+        return RunOutcome(end, run.hands_done, run.totals)
+    finally:
+        await run.close()
+
+
+class _Run:
+    """One run in play: what has been recorded, and the hands in flight."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        seating: Mapping[int, Seating],
+        recorder: Recorder,
+        control: Control,
+        clock: Clock,
+    ) -> None:
+        self.hands_done = spec.hands_done
+        self.totals = spec.totals
+        self._spec = spec
+        self._seating = seating
+        self._recorder = recorder
+        self._control = control
+        self._clock = clock
+        self._position = spec.position
+        self._last_deal = spec.deals_done
+        self._viewers = {seat: Viewer.of_seats((seat,)) for seat in seating}
+        self._listeners = [seat for seat, taken in seating.items() if taken.wants_events]
+        self._stakes: dict[int, Rules] = {}
+        self._run_text = id_text(IdKind.RUN, spec.run_id)
+        self._table_text = id_text(IdKind.TABLE, spec.table_id)
+        self._fallbacks_logged: dict[tuple[int, FallbackReason], int] = {}
+        self._width = 1
+        if spec.rules.several_in_flight:
+            takes = [taken.player.player.max_in_flight for taken in seating.values()]
+            self._width = min(spec.in_flight_max, *takes)
+
+    async def play(self) -> Literal["completed", "stopped", "drained"]:
+        """Keep the hands in flight going, and record them in order."""
+        units = self._units()
+        flying: deque[tuple[tuple[HandSetup, ...], asyncio.Task[_Finished | None]]] = deque()
+        try:
+            while True:
+                while len(flying) < self._width and self._control.halt is None:
+                    unit = next(units, None)
+                    if unit is None:
+                        break
+                    flying.append((unit, asyncio.ensure_future(self._play_unit(unit))))
+                if not flying:
+                    break
+                unit, task = flying[0]
+                finished = await task
+                flying.popleft()
+                if finished is None:
+                    break  # halted within a unit: hands after it would leave a gap
+                await self._record(unit, finished)
+        finally:
+            await self._let_go([task for _, task in flying])
+        if self._control.halt is None or self._is_over():
+            return "completed"
+        return "stopped" if self._control.halt is Halt.STOP else "drained"
+
+    def _units(self) -> Iterator[tuple[HandSetup, ...]]:
+        """What to play next. With several in flight no unit depends on the one before it."""
+        hand_no = self._spec.hands_done + 1
+        while hand_no <= self._spec.hands_target:
+            unit = next_unit(self._spec.rules, self._position, hand_no)
+            if not unit:
+                return
+            hand_no += len(unit)
+            yield unit
+
+    def _is_over(self) -> bool:
+        return self.hands_done >= self._spec.hands_target or not next_unit(
+            self._spec.rules, self._position, self.hands_done + 1
+        )
+
+    async def _record(self, unit: tuple[HandSetup, ...], finished: _Finished) -> None:
+        for setup, hand in zip(unit, finished.hands, strict=True):
+            self._position = settle(self._spec.rules, self._position, setup, hand.net)
+        self.totals = add_unit(
+            self.totals,
+            finished.hands,
+            unit[0].rebuys,
+            {seat: taken.player.time_bank_left_ms for seat, taken in self._seating.items()},
+        )
+        self.hands_done += len(unit)
+        await self._recorder.record(
+            PlayedUnit(finished.hands, finished.deal_no, self._position, self.totals)
+        )
+
+    async def _let_go(self, tasks: Sequence[asyncio.Task[_Finished | None]]) -> None:
+        """Hands that can no longer be recorded: their deals stay unsettled and become void."""
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _play_unit(self, unit: tuple[HandSetup, ...]) -> _Finished | None:
+        """Play the hands of one deal; after a fault of ours, with another deal."""
+        for attempt in range(VOIDS_IN_A_ROW_MAX):
+            self._last_deal += 1
+            deal_no = self._last_deal
+            await self._recorder.reserve(deal_no)
+            seat_count = len(unit[0].seats)
+            cards = deck(
+                self._spec.seed,
+                self._spec.run_id.bytes,
+                deal_no,
+                2 * seat_count + BOARD_CARDS,
+            )
+            hands: list[HandRecord] = []
+            try:
+                for setup in unit:
+                    if hands and self._control.halt is not None:
+                        await self._recorder.void(deal_no, _void_reason(self._control.halt))
+                        return None
+                    button_index = setup.seats.index(setup.button_seat)
+                    deal = deal_from_deck(cards, seat_count, button_index)
+                    hands.append(await self._play_hand(setup, deal_no, deal))
+                return _Finished(tuple(hands), deal_no)
+            except HandVoid as fault:
+                log.warning("deal_void", deal_no=deal_no, reason="infrastructure", why=str(fault))
+                await self._recorder.void(deal_no, VoidReason.INFRASTRUCTURE)
+                last_fault = str(fault)
+            await asyncio.sleep(min(VOID_PAUSE_CAP_S, VOID_PAUSE_S * 2**attempt))
+            if self._control.halt is not None:
+                return None
+        raise RunFault(
+            "infrastructure", f"{VOIDS_IN_A_ROW_MAX} deals in a row were void: {last_fault}"
+        )
+
+    async def _play_hand(self, setup: HandSetup, deal_no: int, deal: Deal) -> HandRecord:
+        """One hand from its first card to its last chip."""
+        hand_id = new_id()
+        ids = HandIds(
+            self._run_text, self._table_text, id_text(IdKind.HAND, hand_id), setup.hand_no
+        )
+        monotonic = self._clock.monotonic
+        slice_began_s = monotonic()
+        actions: list[ActionRecord] = []
+        notes: list[NoteRecord] = []
+        rules = self._rules_at(setup.level)
+        hand = start(rules, setup.seats, setup.stacks, setup.button_seat, deal).hand
+        while (seat := hand.seat_to_act) is not None:
+            if self._recorder.watched:
+                self._recorder.show(Moment(hand_id, deal_no, setup, deal.holes, hand))
+            view = see(hand, self._viewers[seat])
+            decision = await self._seating[seat].player.decide(view, view.legal, ids)
+            hand = apply(hand, decision.action).hand
+            _, street, _, kind, amount = hand.history[-1]
+            if decision.fallback is not None:
+                self._log_fallback(seat, setup.hand_no, decision.fallback, decision.detail)
+            if decision.note is not None or _tells_more(decision.fallback):
+                notes.append(NoteRecord(len(actions), seat, decision.note, decision.detail))
+            actions.append(
+                ActionRecord(seat, street, kind, amount, decision.elapsed_ms, decision.fallback)
+            )
+            if monotonic() - slice_began_s > SLICE_S:
+                await asyncio.sleep(0)
+                slice_began_s = monotonic()
+        if self._recorder.watched:
+            self._recorder.show(Moment(hand_id, deal_no, setup, deal.holes, hand))
+        await self._tell_result(hand, ids)
+        return HandRecord(
+            id=hand_id,
+            hand_no=setup.hand_no,
+            deal_no=deal_no,
+            level=setup.level,
+            ended_at=self._clock.now(),
+            button_seat=setup.button_seat,
+            seats=setup.seats,
+            stacks=setup.stacks,
+            net=hand.net(),
+            board=hand.board,
+            holes=deal.holes,
+            actions=tuple(actions),
+            notes=tuple(notes),
+        )
+
+    def _rules_at(self, level: int) -> Rules:
+        rules = self._stakes.get(level)
+        if rules is None:
+            rules = self._stakes[level] = self._spec.rules.at_level(level)
+        return rules
+
+    def _log_fallback(
+        self, seat: int, hand_no: int, reason: FallbackReason, detail: str | None
+    ) -> None:
+        """The first few of each kind; all of them are counted and stored with their actions."""
+        count = self._fallbacks_logged.get((seat, reason), 0) + 1
+        self._fallbacks_logged[seat, reason] = count
+        if count <= FALLBACKS_LOGGED_PER_SEAT:
+            log.info(
+                "fallback",
+                seat=seat,
+                hand_no=hand_no,
+                reason=reason.value,
+                detail=detail,
+                last_one_logged=count == FALLBACKS_LOGGED_PER_SEAT,
+            )
+
+    # -- messages to agents -------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open every player, all at once: one that is slow to open delays nobody else."""
+        rules = self._spec.rules
+        stakes = self._rules_at(rules.level_of(self.hands_done + 1))
+        lineup = tuple([LineupSeat(seat, taken.name) for seat, taken in self._seating.items()])
+        async with asyncio.TaskGroup() as opening:
+            for seat, taken in self._seating.items():
+                message = RunStart(
+                    run_id=self._run_text,
+                    table_id=self._table_text,
+                    seat=seat,
+                    lineup=lineup,
+                    format=rules.format.value,
+                    planned_hands=self._spec.hands_target,
+                    small_blind=stakes.small_blind,
+                    big_blind=stakes.big_blind,
+                    ante=stakes.ante,
+                    ante_kind=stakes.ante_kind,
+                    starting_stack=rules.starting_stack,
+                    time_limit_ms=rules.action_time_ms,
+                    time_bank_ms=rules.time_bank_ms,
+                )
+                opening.create_task(taken.player.open(message))
+
+    async def _tell_result(self, hand: Hand, ids: HandIds) -> None:
+        for seat in self._listeners:
+            if seat in hand.seats:
+                message = hand_end_from_view(
+                    see(hand, self._viewers[seat]),
+                    seat=seat,
+                    run_id=ids.run_id,
+                    table_id=ids.table_id,
+                    hand_id=ids.hand_id,
+                    hand_no=ids.hand_no,
+                )
+                await self._seating[seat].player.tell(message)
+
+    async def tell_end(self, status: Literal["completed", "stopped"]) -> None:
+        """Tell those who asked for it that the run is over."""
+        for seat in self._listeners:
+            message = RunEnd(
+                run_id=self._run_text,
+                table_id=self._table_text,
+                seat=seat,
+                status=status,
+                hands_played=self.hands_done,
+                net=self.totals[seat].net,
+            )
+            await self._seating[seat].player.tell(message)
+
+    async def close(self) -> None:
+        """Close every player; one that fails to close changes nothing any more."""
+        results = await asyncio.gather(
+            *[taken.player.close() for taken in self._seating.values()], return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, Exception):
+                log.warning("player_close_failed", why=f"{type(result).__name__}: {result}")
+
+
+class _Finished(NamedTuple):
+    hands: tuple[HandRecord, ...]
+    deal_no: int
+
+
+def _tells_more(fallback: FallbackReason | None) -> bool:
+    """Whether the failure's detail is worth a row: an open circuit says the same every time."""
+    return fallback is not None and fallback is not FallbackReason.CIRCUIT_OPEN
+
+
+def _void_reason(halt: Halt) -> VoidReason:
+    return VoidReason.STOPPED if halt is Halt.STOP else VoidReason.DRAINED

@@ -1,0 +1,117 @@
+"""From a run's lineup to players in their seats.
+
+Owns which kind of version becomes which kind of player, and the limits it plays under. Secrets are
+opened here, at the last moment, and kept nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from pokerarena.agents.dial import Dialer, DialLimits
+from pokerarena.agents.house import HousePlayer, UnknownHouseAgent
+from pokerarena.agents.http import HttpLimits, HttpPlayer
+from pokerarena.agents.models import AgentVersion, VersionKind
+from pokerarena.agents.player import Player
+from pokerarena.agents.registry import egress_policy, open_signing_secret
+from pokerarena.agents.seat import SeatedPlayer, SeatSettings
+from pokerarena.runs.formats import RunRules
+from pokerarena.runs.models import RunSeat
+from pokerarena.runs.play import RunFault, Seating
+from pokerarena.sealing import Sealer
+from pokerarena.settings import Settings
+
+
+async def load_versions(
+    session: AsyncSession, seats: Sequence[RunSeat]
+) -> dict[UUID, AgentVersion]:
+    """The versions of a lineup, by id."""
+    wanted = {seat.version_id for seat in seats}
+    found = await session.scalars(select(AgentVersion).where(AgentVersion.id.in_(wanted)))
+    return {version.id: version for version in found}
+
+
+class SeatBuilder:
+    """Builds players; one per process, because all its HTTP players share their connections."""
+
+    def __init__(self, settings: Settings, sealer: Sealer) -> None:
+        self._settings = settings
+        self._sealer = sealer
+        self._dialer = Dialer(egress_policy(settings), dial_limits(settings))
+
+    def seat(
+        self,
+        run_id: UUID,
+        seats: Sequence[RunSeat],
+        versions: Mapping[UUID, AgentVersion],
+        rules: RunRules,
+        seed: bytes,
+    ) -> dict[int, Seating]:
+        """A player in every seat. Raises `RunFault` when one cannot be seated."""
+        seating = {}
+        for seat in seats:
+            version = versions[seat.version_id]
+            player = self._player(run_id, seat.seat_no, version, seed)
+            limits = SeatSettings(
+                time_limit_ms=rules.action_time_ms,
+                time_bank_ms=seat.time_bank_ms,
+                circuit_failure_limit=self._settings.circuit_failures,
+                circuit_cooldown_s=self._settings.circuit_cooldown_s,
+            )
+            seating[seat.seat_no] = Seating(
+                f"{seat.agent_name}", SeatedPlayer(player, limits), version.wants_events
+            )
+        return seating
+
+    def _player(self, run_id: UUID, seat_no: int, version: AgentVersion, seed: bytes) -> Player:
+        if version.kind == VersionKind.HOUSE.value:
+            assert version.house_name is not None, "the schema says so"
+            return house_player(version.house_name, seed, run_id, seat_no)
+        if version.kind == VersionKind.HTTP.value:
+            return self._http_player(version)
+        raise RunFault(
+            "hosted_unavailable",
+            f"Seat {seat_no} has a hosted version, and this arena cannot run hosted agents yet; "
+            "take the seat with an http or house version.",
+        )
+
+    def _http_player(self, version: AgentVersion) -> HttpPlayer:
+        assert version.callback_url is not None, "the schema says so"
+        return HttpPlayer(
+            version.callback_url,
+            self._dialer,
+            secret=open_signing_secret(version, self._sealer),
+            max_batch=version.max_batch,
+            wants_events=version.wants_events,
+            limits=HttpLimits(
+                max_answer_bytes=self._settings.callback_max_response_bytes,
+                max_in_flight=version.max_in_flight,
+            ),
+        )
+
+    async def close(self) -> None:
+        """Close the connections of all players."""
+        await self._dialer.close()
+
+
+def house_player(name: str, seed: bytes, run_id: UUID, seat_no: int) -> Player:
+    """A house player with its own randomness, which says nothing about the cards."""
+    own_seed = hashlib.sha256(b"house" + run_id.bytes + bytes((seat_no,)) + seed).digest()
+    try:
+        return HousePlayer(name, own_seed)
+    except UnknownHouseAgent as error:
+        raise RunFault("house_agent_unknown", f"Seat {seat_no}: {error}.") from None
+
+
+def dial_limits(settings: Settings) -> DialLimits:
+    """How long a dialer waits, as the operator has configured it."""
+    return DialLimits(
+        connect_timeout_ms=settings.callback_connect_timeout_ms,
+        resolve_timeout_ms=settings.callback_resolve_timeout_ms,
+        pin_lifetime_s=settings.callback_resolve_ttl_s,
+    )

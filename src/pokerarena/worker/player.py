@@ -1,0 +1,147 @@
+"""The player process: plays runs, many at once, on an event loop of its own.
+
+Started by `worker.processes` as ``python -m pokerarena.worker.player NAME PARENT``. Its standard
+input is JSON lines: first the settings (secrets do not belong into an environment), then orders
+(``play``, ``drain``). It reports on standard output: ``ready``, ``claimed`` or ``not_claimed`` or
+``error`` for an order, and ``ended`` when a claimed run has left it.
+It never talks to the queue, and it never outlives its parent: the end of its input or the parent's
+death ends it at once; whatever was not stored becomes void.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+from typing import Any, Final
+from uuid import UUID
+
+import uvloop
+
+from pokerarena.settings import Settings
+from pokerarena.telemetry import bind_contextvars, configure_logging, get_logger
+from pokerarena.worker.stage import Stage
+
+log = get_logger("worker.player")
+
+PR_SET_PDEATHSIG: Final = 1
+EXIT_PARENT_GONE: Final = 70
+MAX_ORDER_BYTES: Final = 64 * 1024
+
+
+class PlayerProcess:
+    """Reads orders, plays, reports."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self._settings = settings
+        self._stage = Stage(settings, name=name)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._drained = asyncio.Event()
+
+    async def run(self) -> int:
+        """Serve until drained; the exit code."""
+        orders = await _standard_input()
+        services = asyncio.create_task(self._stage.serve(), name="services")
+        reading = asyncio.create_task(self._read(orders), name="orders")
+        drained = asyncio.create_task(self._drained.wait(), name="drained")
+        self._report({"op": "ready"})
+        done, _ = await asyncio.wait(
+            (services, reading, drained), return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in (services, reading, drained):
+            if task not in done:
+                task.cancel()
+        if services in done:
+            log.error("services_ended", exc_info=services.exception())
+            return 1
+        await asyncio.gather(services, return_exceptions=True)
+        await self._stage.close()
+        return 0
+
+    async def _read(self, orders: asyncio.StreamReader) -> None:
+        while line := await orders.readline():
+            order: dict[str, Any] = json.loads(line)
+            if order["op"] == "play":
+                task = asyncio.create_task(self._play(order["order"], UUID(order["run_id"])))
+                self._tasks.add(task)
+                task.add_done_callback(self._ended)
+            elif order["op"] == "drain":
+                self._drain(order["within_s"])
+        # The parent is gone, and with it everybody who could take a report.
+        os._exit(EXIT_PARENT_GONE)
+
+    async def _play(self, order: int, run_id: UUID) -> None:
+        try:
+            claim = await self._stage.claim(run_id)
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}".split("\n", 1)[0][:300]
+            log.warning("claim_failed", run_id=str(run_id), why=why)
+            self._report({"op": "error", "order": order, "why": why})
+            return
+        if claim is None:
+            self._report({"op": "not_claimed", "order": order})
+            return
+        self._report({"op": "claimed", "order": order})
+        end = "crashed"
+        try:
+            end = (await self._stage.play(claim)).value
+        except Exception:
+            log.exception("play_crashed", run_id=str(run_id))
+        self._report({"op": "ended", "order": order, "end": end})
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._draining and not self._tasks:
+            self._drained.set()
+
+    def _drain(self, within_s: float) -> None:
+        self._draining = True
+        self._stage.drain()
+        asyncio.get_running_loop().call_later(within_s, self._stage.cut)
+        if not self._tasks:
+            self._drained.set()
+
+    def _report(self, report: dict[str, Any]) -> None:
+        # Small lines into a pipe that the parent always reads: this does not block.
+        sys.stdout.buffer.write(json.dumps(report).encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+
+async def _standard_input() -> asyncio.StreamReader:
+    reader = asyncio.StreamReader(limit=MAX_ORDER_BYTES)
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
+    return reader
+
+
+def tether_to_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies, and end now if that has happened."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(EXIT_PARENT_GONE)
+
+
+def main(arguments: list[str]) -> int:
+    """The whole life of a player process; the exit code."""
+    name, parent = arguments
+    tether_to_parent(int(parent))
+    # The parent decides when to end: a Ctrl-C at the terminal reaches this process too.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # The parent sends nothing more until this process is ready: nothing is read ahead here.
+    settings = Settings(**json.loads(sys.stdin.buffer.readline()))
+    configure_logging(settings.log_level, settings.log_format, role="player")
+    bind_contextvars(player=name)
+    with contextlib.suppress(KeyboardInterrupt):
+        return uvloop.run(PlayerProcess(settings, name).run())
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,217 @@
+"""The player processes of one worker: started, watched, replaced.
+
+Owns the pipes to them and who gets the next run. It never plays and never touches the database; a
+process that died is reported, so that its runs can be taken up at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from pydantic import SecretStr
+
+from pokerarena.settings import Settings
+from pokerarena.telemetry import get_logger
+from pokerarena.worker.tasks import WorkerFull
+
+log = get_logger("worker.processes")
+
+READY_TIMEOUT_S: Final = 60.0
+RESTART_CAP_S: Final = 10.0
+# A process that has lived this long did not die of its start.
+HEALTHY_AFTER_S: Final = 10.0
+PLAYER_MODULE: Final = (sys.executable, "-m", "pokerarena.worker.player")
+MAX_REPORT_BYTES: Final = 64 * 1024
+
+
+class PlayerProcessLost(Exception):
+    """The player process died, or there is none."""
+
+
+class ClaimFailed(Exception):
+    """A player process could not claim the run, for a reason that may pass."""
+
+
+class PlayerProcess:
+    """One child and the runs that it has."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
+        self.name = name
+        self.orders: dict[int, asyncio.Future[bool]] = {}
+        self.runs: set[int] = set()
+        self.ready = asyncio.Event()
+        self._process = process
+
+    @property
+    def load(self) -> int:
+        return len(self.orders) + len(self.runs)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Write one order; a process that is gone is noticed by its reader."""
+        assert self._process.stdin is not None, "it was started with a pipe"
+        self._process.stdin.write(json.dumps(message).encode() + b"\n")
+
+    def kill(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+
+    async def read(self) -> int:
+        """Take reports until the process ends; its exit code."""
+        assert self._process.stdout is not None, "it was started with a pipe"
+        while line := await self._process.stdout.readline():
+            self._take(json.loads(line))
+        code = await self._process.wait()
+        for order in self.orders.values():
+            if not order.done():
+                order.set_exception(PlayerProcessLost(f"player process {self.name} ended"))
+        self.orders.clear()
+        return code
+
+    def _take(self, report: dict[str, Any]) -> None:
+        op = report["op"]
+        if op == "ready":
+            self.ready.set()
+        elif op == "ended":
+            self.runs.discard(report["order"])
+        elif (order := self.orders.pop(report["order"], None)) is not None:
+            if op == "claimed":
+                self.runs.add(report["order"])
+            if order.done():
+                return
+            if op == "error":
+                order.set_exception(ClaimFailed(report["why"]))
+            else:
+                order.set_result(op == "claimed")
+
+
+class PlayerProcesses:
+    """All player processes of this worker."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        count: int,
+        *,
+        on_death: Callable[[str], None],
+        command: Sequence[str] = PLAYER_MODULE,
+    ) -> None:
+        self._settings = settings
+        self._count = count
+        self._on_death = on_death
+        self._command = command
+        self._orders = itertools.count(1)
+        self._serials = itertools.count(1)
+        self._living: dict[str, PlayerProcess] = {}
+        self._draining = asyncio.Event()
+        self._keepers: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Start them all, and return when each is ready."""
+        self._keepers = [
+            asyncio.create_task(self._keep(index), name=f"player {index}")
+            for index in range(self._count)
+        ]
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            while len(self._ready()) < self._count:
+                for keeper in self._keepers:
+                    if keeper.done():
+                        keeper.result()
+                await asyncio.sleep(0.02)
+
+    async def begin(self, run_id: UUID) -> bool:
+        """Have the process with the fewest runs claim this one; whether it did.
+
+        Raises `WorkerFull`, `PlayerProcessLost` and `ClaimFailed`.
+        """
+        ready = self._ready()
+        if not ready or self._draining.is_set():
+            raise PlayerProcessLost("no player process is ready")
+        process = min(ready, key=lambda each: each.load)
+        if process.load >= self._settings.worker_runs_per_process:
+            raise WorkerFull(f"all {len(ready)} player processes are full")
+        number = next(self._orders)
+        order: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        process.orders[number] = order
+        process.send({"op": "play", "order": number, "run_id": str(run_id)})
+        return await order
+
+    async def drain(self, within_s: float) -> bool:
+        """Have them finish their hands and end; whether all did in time."""
+        self._draining.set()
+        for process in self._living.values():
+            process.send({"op": "drain", "within_s": within_s * 0.8})
+        done, late = await asyncio.wait(self._keepers, timeout=within_s)
+        for process in self._living.values():
+            process.kill()
+        if late:
+            await asyncio.wait(late)
+        return not late and bool(done)
+
+    def _ready(self) -> list[PlayerProcess]:
+        return [process for process in self._living.values() if process.ready.is_set()]
+
+    async def _keep(self, index: int) -> None:
+        """One process after the other, for as long as the worker lives."""
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while not self._draining.is_set():
+            began_s = loop.time()
+            name = f"{socket.gethostname()[:80]}:{os.getpid()}:{index}.{next(self._serials)}"
+            process = await self._spawn(name)
+            code = await process.read()
+            self._living.pop(name, None)
+            if self._draining.is_set() and code == 0:
+                return
+            log.error(
+                "player_process_died",
+                player=name,
+                pid=process.pid,
+                exit=_exit_text(code),
+                runs=len(process.runs),
+            )
+            self._on_death(name)
+            failures = 0 if loop.time() - began_s > HEALTHY_AFTER_S else failures + 1
+            if failures:
+                pause_s = min(RESTART_CAP_S, 0.1 * 2**failures)
+                await asyncio.sleep(random.uniform(pause_s / 2, pause_s))  # noqa: S311 - jitter
+
+    async def _spawn(self, name: str) -> PlayerProcess:
+        child = await asyncio.create_subprocess_exec(
+            *self._command,
+            name,
+            str(os.getpid()),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=MAX_REPORT_BYTES,
+        )
+        process = PlayerProcess(name, child)
+        process.send(_plain(self._settings))
+        self._living[name] = process
+        return process
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    """The settings with their secrets, for a pipe that nobody else can read."""
+    values = settings.model_dump()
+    return {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else value
+        for name, value in values.items()
+    }
+
+
+def _exit_text(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else str(code)

@@ -1,0 +1,171 @@
+"""The reaper: finds runs that a dead worker left, and gives each a new job.
+
+Owns the question which active runs nobody drives, and the maximum of recoveries in a row. It runs
+beside the queue, not in it, because a queue that stalls would stall its reaper too. One reaper works
+at a time, whichever worker's it is; two would be harmless.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from pokerarena.jobs import PLAY_RUN_TASK, enqueue_run
+from pokerarena.settings import Settings
+from pokerarena.telemetry import get_logger
+from pokerarena.worker.committer import commits_name
+
+log = get_logger("worker.reaper")
+
+# "poker" and "reap" as bytes: an arbitrary number that only this module uses.
+ADVISORY_LOCK: Final = 0x706F6B65_72656170
+RUNS_AT_ONCE: Final = 500
+DELAY_BASE_S: Final = 0.5
+DELAY_CAP_S: Final = 30.0
+
+# A job that has only just been fetched has not claimed its run yet: it gets one lease of time.
+_LEFT_BEHIND: Final = text(
+    """
+    SELECT r.id, r.recoveries, r.epoch, r.claimed_by, r.job_id, j.status::text AS job_status
+    FROM runs r
+    LEFT JOIN procrastinate_jobs j ON j.id = r.job_id
+    WHERE r.status IN ('queued', 'running')
+      AND (r.lease_expires_at IS NULL OR r.lease_expires_at < clock_timestamp())
+      AND j.status IS DISTINCT FROM 'todo'
+      AND NOT EXISTS (
+          SELECT 1 FROM procrastinate_events e
+          WHERE e.job_id = j.id AND e.type = 'started'
+            AND j.status IN ('doing', 'succeeded')
+            AND (r.lease_expires_at IS NULL OR e.at > r.lease_expires_at)
+            AND e.at > clock_timestamp() - make_interval(secs => :grace_s)
+      )
+    ORDER BY r.id
+    LIMIT :limit
+    FOR NO KEY UPDATE OF r SKIP LOCKED
+    """
+)
+_REQUEUED: Final = text(
+    "UPDATE runs SET recoveries = :recoveries, job_id = :job_id WHERE id = :run_id"
+)
+_GIVEN_UP: Final = text(
+    """
+    UPDATE runs SET status = 'failed', failure_code = 'recoveries_exhausted',
+        failure_detail = :detail, finished_at = clock_timestamp(), lease_expires_at = NULL,
+        claimed_by = NULL, job_id = NULL
+    WHERE id = :run_id
+    """
+)
+_FINISH_JOB: Final = text("SELECT procrastinate_finish_job_v1(:job_id, 'failed', false)")
+# Jobs in `doing` whose worker was pruned, or has been silent for long, and that drive nothing.
+_DEAD_JOBS: Final = text(
+    """
+    SELECT j.id FROM procrastinate_jobs j
+    LEFT JOIN procrastinate_workers w ON w.id = j.worker_id
+    WHERE j.status = 'doing' AND j.task_name = :task
+      AND (w.id IS NULL OR w.last_heartbeat < now() - interval '90 seconds')
+      AND NOT EXISTS (
+          SELECT 1 FROM procrastinate_events e
+          WHERE e.job_id = j.id AND e.at > now() - interval '90 seconds'
+      )
+    LIMIT :limit
+    FOR UPDATE OF j SKIP LOCKED
+    """
+)
+# A process that was halted within a commit still holds the locks of its runs' rows, and would for as
+# long as it is halted. Its lease is over: nothing of that transaction may count any more.
+_HOLDERS: Final = text(
+    """
+    SELECT DISTINCT claimed_by FROM runs
+    WHERE status = 'running' AND lease_expires_at < clock_timestamp() AND claimed_by IS NOT NULL
+    LIMIT :limit
+    """
+)
+_END_TRANSACTIONS: Final = text(
+    """
+    SELECT count(*) FROM pg_stat_activity a, pg_terminate_backend(a.pid) ended
+    WHERE a.datname = current_database() AND a.usename = current_user
+      AND a.application_name = ANY(CAST(:names AS text[]))
+      AND a.xact_start < clock_timestamp() - make_interval(secs => :lease_s) AND ended
+    """
+)
+
+
+class Reaped(NamedTuple):
+    """What one round did."""
+
+    requeued: tuple[UUID, ...]
+    given_up: tuple[UUID, ...]
+
+
+async def reap(session: AsyncSession, settings: Settings) -> Reaped:
+    """One round, in the caller's transaction; does nothing while another reaper is at it."""
+    mine = await session.scalar(
+        text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK}
+    )
+    if not mine:
+        return Reaped((), ())
+    await _free_locks(session, settings)
+    requeued: list[UUID] = []
+    given_up: list[UUID] = []
+    left = await session.execute(
+        _LEFT_BEHIND, {"grace_s": settings.run_lease_s, "limit": RUNS_AT_ONCE}
+    )
+    for run in left.all():
+        if run.job_status == "doing":
+            await session.execute(_FINISH_JOB, {"job_id": run.job_id})
+        recoveries = run.recoveries + 1
+        if recoveries > settings.run_recoveries_max:
+            detail = (
+                f"The run was taken up {run.recoveries} times in a row without completing a hand; "
+                f"the last to hold it was {run.claimed_by or 'nobody'}. "
+                "Look into that worker's log before you resume it."
+            )
+            await session.execute(_GIVEN_UP, {"run_id": run.id, "detail": detail})
+            log.error("run_given_up", run_id=str(run.id), recoveries=run.recoveries)
+            given_up.append(run.id)
+            continue
+        delay_s = _delay_s(recoveries)
+        job_id = await enqueue_run(session, run.id, delay_s=delay_s)
+        await session.execute(
+            _REQUEUED, {"run_id": run.id, "recoveries": recoveries, "job_id": job_id}
+        )
+        log.warning(
+            "run_recovered",
+            run_id=str(run.id),
+            epoch=run.epoch,
+            held_by=run.claimed_by,
+            recoveries=recoveries,
+            delay_s=round(delay_s, 2),
+        )
+        requeued.append(run.id)
+    dead = await session.scalars(_DEAD_JOBS, {"task": PLAY_RUN_TASK, "limit": RUNS_AT_ONCE})
+    for job_id in dead.all():
+        await session.execute(_FINISH_JOB, {"job_id": job_id})
+    return Reaped(tuple(requeued), tuple(given_up))
+
+
+async def _free_locks(session: AsyncSession, settings: Settings) -> None:
+    holders = (await session.scalars(_HOLDERS, {"limit": RUNS_AT_ONCE})).all()
+    if not holders:
+        return
+    ended = await session.scalar(
+        _END_TRANSACTIONS,
+        {"names": [commits_name(name) for name in holders], "lease_s": settings.run_lease_s},
+    )
+    if ended:
+        log.warning("halted_commits_ended", transactions=ended)
+
+
+def _delay_s(recoveries: int) -> float:
+    """None the first time; then longer and longer, and never in step with other runs.
+
+    A run that takes its process down with it must leave the others there time to complete a hand.
+    """
+    if recoveries <= 1:
+        return 0.0
+    ceiling_s = min(DELAY_CAP_S, DELAY_BASE_S * 2**recoveries)
+    return random.uniform(ceiling_s / 2, ceiling_s)  # noqa: S311 - jitter is no secret

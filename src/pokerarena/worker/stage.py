@@ -1,0 +1,431 @@
+"""Where runs are played: everything that the runs of one player process share.
+
+Owns claim → play → settle of each run, the renewal of leases, the word to stop, and the live view
+of watched tables. A run's trouble stays its own; what is recorded of it is the committer's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final, TypeVar
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncConnection
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from pokerarena.db import Database
+from pokerarena.errors import ArenaError
+from pokerarena.history.live import encode_live, publish, watched_tables
+from pokerarena.runs import claim as claims
+from pokerarena.runs.claim import Claim, Settlement
+from pokerarena.runs.formats import Position, RunRules
+from pokerarena.runs.models import RunStatus
+from pokerarena.runs.play import (
+    Clock,
+    Control,
+    Halt,
+    Moment,
+    RunFault,
+    RunOutcome,
+    RunSpec,
+    Seating,
+    VoidReason,
+    play_run,
+)
+from pokerarena.runs.players import SeatBuilder, load_versions
+from pokerarena.runs.service import CONTROL_CHANNEL, SEED_PURPOSE
+from pokerarena.runs.totals import SeatTotals
+from pokerarena.sealing import Sealer
+from pokerarena.settings import Settings
+from pokerarena.telemetry import bound_contextvars, get_logger
+from pokerarena.worker.committer import GroupCommitter, Refused, libpq_url
+from pokerarena.worker.runlog import FenceLost, RunLog, RunOver, StoreLost
+
+log = get_logger("worker.stage")
+
+WATCH_INTERVAL_S: Final = 1.0
+RETRY_PAUSE_S: Final = 1.0
+IN_FLIGHT_MAX: Final = 64
+
+T = TypeVar("T")
+
+
+class End(StrEnum):
+    """What became of a run that this process had claimed."""
+
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    HANDED_BACK = "handed_back"
+    FENCED = "fenced"
+    ABANDONED = "abandoned"
+
+
+class _Playing:
+    """One run on this stage."""
+
+    def __init__(self, claim: Claim, run_log: RunLog) -> None:
+        self.claim = claim
+        self.log = run_log
+        self.control = Control()
+        self.cut: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.last_shown: Moment | None = None
+
+
+class Stage:
+    """The runs that this process plays now."""
+
+    def __init__(self, settings: Settings, *, name: str) -> None:
+        self.name = name
+        self._settings = settings
+        self._sealer = Sealer(settings.master_key_bytes())
+        self._database = Database(settings, application_name=f"pokerarena player {name}")
+        self._committer = GroupCommitter(settings, name=name)
+        self._builder = SeatBuilder(settings, self._sealer)
+        self._playing: dict[UUID, _Playing] = {}
+        self._halt: Halt | None = None
+
+    async def serve(self) -> None:
+        """Keep leases, commits, control and live views going until cancelled."""
+        async with asyncio.TaskGroup() as services:
+            services.create_task(self._committer.run(), name="committer")
+            services.create_task(self._pass_on_stops(), name="stops")
+            services.create_task(self._forever(self._renew_leases), name="leases")
+            services.create_task(self._forever(self._listen), name="control")
+            services.create_task(self._forever(self._show), name="live")
+
+    async def close(self) -> None:
+        """Close every connection; for the end of the process."""
+        await self._builder.close()
+        await self._database.close()
+
+    def drain(self) -> None:
+        """Finish the hands in progress, hand every run back, and take no other."""
+        self._halt = Halt.DRAIN
+        for playing in self._playing.values():
+            playing.control.ask(Halt.DRAIN)
+
+    def cut(self) -> None:
+        """End the hands that draining still waits for; their deals become void."""
+        for playing in self._playing.values():
+            if not playing.cut.done():
+                playing.cut.set_result(None)
+
+    # -- one run ------------------------------------------------------------------------------
+
+    async def claim(self, run_id: UUID) -> Claim | None:
+        """Take a run that nobody holds; None when there is nothing to take."""
+        began_s = time.monotonic()
+        async with self._database.unit_of_work() as session:
+            claim = await claims.claim(
+                session,
+                run_id,
+                claimed_by=self.name,
+                lease_s=self._settings.run_lease_s,
+                max_hands_ahead=self._settings.hands_ahead_max,
+            )
+        if claim is None:
+            return None
+        run = claim.run
+        run_log = RunLog(
+            self._committer,
+            run_id=run_id,
+            epoch=claim.epoch,
+            deals_done=run.deals_done,
+            deals_reserved=run.deals_reserved,
+            hands_ahead_max=self._settings.hands_ahead_max,
+            lease_until_s=began_s + self._settings.run_lease_s,
+            monotonic=time.monotonic,
+        )
+        playing = _Playing(claim, run_log)
+        if run.stop_requested_at is not None:
+            playing.control.ask(Halt.STOP)
+        elif self._halt is not None:
+            playing.control.ask(self._halt)
+        self._playing[run_id] = playing
+        return claim
+
+    async def play(self, claim: Claim) -> End:
+        """Play a claimed run, and leave it in a state that says what became of it."""
+        run = claim.run
+        with bound_contextvars(
+            run_id=str(run.id),
+            table_id=str(run.table_id),
+            epoch=claim.epoch,
+            request_id=run.request_id,
+        ):
+            log.info(
+                "run_claimed",
+                hands_done=run.hands_done,
+                hands_target=run.hands_target,
+                deals_voided=claim.voided_deals,
+                resumed=claim.resumed,
+            )
+            playing = self._playing[run.id]
+            try:
+                return await self._play(playing)
+            finally:
+                if self._playing.get(run.id) is playing:
+                    del self._playing[run.id]
+
+    async def _play(self, playing: _Playing) -> End:
+        began_s = time.monotonic()
+        try:
+            spec, seating = await self._prepare(playing.claim)
+            outcome = await self._play_until_over(playing, spec, seating)
+        except RunFault as fault:
+            return await self._fail(playing, fault)
+        except ArenaError as error:
+            return await self._fail(playing, RunFault(error.code, error.message))
+        except Refused as refused:
+            return await self._fail(playing, refused.fault)
+        except FenceLost:
+            return End.FENCED
+        except StoreLost as lost:
+            log.error("run_abandoned", why=str(lost))
+            return End.ABANDONED
+        except Exception as error:
+            log.exception("run_crashed")
+            return await self._fail(
+                playing, RunFault("internal_error", f"{type(error).__name__}: {error}")
+            )
+        finally:
+            log.info(
+                "run_left",
+                hands_stored=playing.log.hands_stored,
+                duration_s=round(time.monotonic() - began_s, 3),
+            )
+        return await self._settle(playing, outcome)
+
+    async def _prepare(self, claim: Claim) -> tuple[RunSpec, dict[int, Seating]]:
+        run = claim.run
+        async with self._database.session() as session:
+            versions = await load_versions(session, claim.seats)
+        rules = RunRules.from_json(run.rules)
+        seed = self._sealer.open(run.seed_sealed, purpose=SEED_PURPOSE, owner=run.id.bytes)
+        seating = self._builder.seat(run.id, claim.seats, versions, rules, seed)
+        waits = any(version.house_name is None for version in versions.values())
+        spec = RunSpec(
+            run_id=run.id,
+            table_id=run.table_id,
+            seed=seed,
+            rules=rules,
+            hands_target=run.hands_target,
+            position=Position.from_json(run.position),
+            totals={
+                seat.seat_no: SeatTotals(
+                    seat.net,
+                    seat.units,
+                    seat.unit_sum,
+                    seat.unit_sum_squares,
+                    seat.hands,
+                    seat.decisions,
+                    seat.rebuys,
+                    seat.time_bank_ms,
+                    seat.fallbacks,
+                )
+                for seat in claim.seats
+            },
+            hands_done=run.hands_done,
+            deals_done=run.deals_done,
+            in_flight_max=IN_FLIGHT_MAX if waits else 1,
+        )
+        return spec, seating
+
+    async def _play_until_over(
+        self, playing: _Playing, spec: RunSpec, seating: dict[int, Seating]
+    ) -> RunOutcome:
+        """Play; end at once when the log is over, even in the middle of a hand."""
+        task = asyncio.ensure_future(play_run(spec, seating, playing.log, playing.control, Clock()))
+        try:
+            await asyncio.wait(
+                (task, playing.log.over, playing.cut), return_when=asyncio.FIRST_COMPLETED
+            )
+            if playing.log.over.done() and not task.done():
+                raise playing.log.over.result()
+            if task.done():
+                return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        log.warning("hands_cut", why="draining has no more time for the hands in progress")
+        await playing.log.flush()
+        return RunOutcome("drained", spec.hands_done + playing.log.hands_stored, spec.totals)
+
+    async def _settle(self, playing: _Playing, outcome: RunOutcome) -> End:
+        run_id, epoch = playing.claim.run.id, playing.claim.epoch
+        if outcome.end == "drained":
+            settlement = playing.log.settlement(VoidReason.DRAINED)
+            mine = await self._persist(
+                lambda: self._hand_back(run_id, epoch, settlement), "hand_back"
+            )
+            end = End.HANDED_BACK
+        else:
+            settlement = playing.log.settlement(VoidReason.STOPPED)
+            status = RunStatus(outcome.end)
+            mine = await self._persist(
+                lambda: self._finish(run_id, epoch, settlement, status), "finish"
+            )
+            end = End(outcome.end)
+        if mine is None:
+            return End.ABANDONED
+        if not mine:
+            log.warning("fence_lost", hands_dropped=0)
+            return End.FENCED
+        log.info("run_finished", status=end.value, hands_done=outcome.hands_done)
+        return end
+
+    async def _fail(self, playing: _Playing, fault: RunFault) -> End:
+        log.error("run_failed", code=fault.code, detail=fault.detail)
+        if not playing.log.over.done():
+            try:
+                async with asyncio.timeout(self._settings.run_lease_s):
+                    await playing.log.flush()
+            except (RunOver, TimeoutError):
+                # What could not be stored becomes void.
+                log.warning("hands_dropped_at_failure")
+        settlement = playing.log.settlement(VoidReason.FAILED)
+        run_id, epoch = playing.claim.run.id, playing.claim.epoch
+        mine = await self._persist(
+            lambda: self._mark_failed(run_id, epoch, settlement, fault), "fail"
+        )
+        if mine is None:
+            return End.ABANDONED
+        return End.FAILED if mine else End.FENCED
+
+    async def _hand_back(self, run_id: UUID, epoch: int, settlement: Settlement) -> bool:
+        async with self._database.unit_of_work() as session:
+            return await claims.hand_back(session, run_id, epoch, settlement)
+
+    async def _finish(
+        self, run_id: UUID, epoch: int, settlement: Settlement, status: RunStatus
+    ) -> bool:
+        async with self._database.unit_of_work() as session:
+            return await claims.finish(session, run_id, epoch, settlement, status=status)
+
+    async def _mark_failed(
+        self, run_id: UUID, epoch: int, settlement: Settlement, fault: RunFault
+    ) -> bool:
+        async with self._database.unit_of_work() as session:
+            return await claims.fail(
+                session, run_id, epoch, settlement, code=fault.code, detail=fault.detail
+            )
+
+    async def _persist(self, step: Callable[[], Awaitable[T]], what: str) -> T | None:
+        """Do a last step of a run, again while the database is away; None when it stays away.
+
+        A step whose commit arrived although we never heard of it finds its epoch gone, and is
+        reported as fenced: the state in the database is right all the same.
+        """
+        give_up_s = time.monotonic() + self._settings.commit_retry_s
+        while True:
+            try:
+                return await step()
+            except (SQLAlchemyError, psycopg.Error, OSError) as error:
+                if time.monotonic() >= give_up_s:
+                    log.error("settle_given_up", step=what, why=type(error).__name__)
+                    return None
+                log.warning("settle_retry", step=what, why=type(error).__name__)
+                await asyncio.sleep(random.uniform(0, RETRY_PAUSE_S))  # noqa: S311 - jitter
+
+    # -- services -----------------------------------------------------------------------------
+
+    async def _forever(self, service: Callable[[], Awaitable[None]]) -> None:
+        """A service that a lost connection interrupts, and does not end."""
+        while True:
+            try:
+                await service()
+            except (DBAPIError, psycopg.Error, OSError, TimeoutError) as error:
+                log.warning(
+                    "service_interrupted", service=service.__name__, why=type(error).__name__
+                )
+                await asyncio.sleep(random.uniform(0, RETRY_PAUSE_S))  # noqa: S311 - jitter
+
+    async def _renew_leases(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.run_lease_renew_s)
+            held = {run_id: playing.claim.epoch for run_id, playing in self._playing.items()}
+            if not held:
+                continue
+            began_s = time.monotonic()
+            async with self._database.unit_of_work() as session:
+                renewal = await claims.renew(session, held, lease_s=self._settings.run_lease_s)
+            for run_id in renewal.renewed:
+                if (playing := self._holding(run_id, held)) is not None:
+                    playing.log.renewed(began_s + self._settings.run_lease_s)
+            for run_id in renewal.stop_requested:
+                self._stop(run_id)
+            for run_id in renewal.lost:
+                if (playing := self._holding(run_id, held)) is not None:
+                    log.warning("fence_lost", run_id=str(run_id), epoch=held[run_id])
+                    playing.log.end(FenceLost())
+
+    def _holding(self, run_id: UUID, held: dict[UUID, int]) -> _Playing | None:
+        """The run, if it is still played under the epoch that was asked about."""
+        playing = self._playing.get(run_id)
+        return playing if playing is not None and playing.claim.epoch == held[run_id] else None
+
+    async def _pass_on_stops(self) -> None:
+        while True:
+            run_log = await self._committer.stop_wanted.get()
+            self._stop(run_log.run_id)
+
+    def _stop(self, run_id: UUID) -> None:
+        playing = self._playing.get(run_id)
+        if playing is not None:
+            playing.control.ask(Halt.STOP)
+
+    async def _listen(self) -> None:
+        connection = await AsyncConnection.connect(
+            libpq_url(self._settings),
+            autocommit=True,
+            application_name=f"pokerarena control {self.name}",
+        )
+        async with connection:
+            await connection.execute(f"LISTEN {CONTROL_CHANNEL}")
+            async for notification in connection.notifies():
+                try:
+                    self._stop(UUID(notification.payload))
+                except ValueError:
+                    log.warning("control_unreadable", payload=notification.payload[:80])
+
+    async def _show(self) -> None:
+        """Publish the tables that somebody watches, and find out once a second which they are."""
+        next_look_s = 0.0
+        while True:
+            await asyncio.sleep(1 / self._settings.live_updates_per_s)
+            if not self._playing:
+                continue
+            now_s = time.monotonic()
+            if now_s >= next_look_s:
+                next_look_s = now_s + WATCH_INTERVAL_S
+                await self._look_who_watches()
+            payloads = []
+            for playing in list(self._playing.values()):
+                moment = playing.log.moment
+                if moment is None or moment is playing.last_shown:
+                    continue
+                playing.last_shown = moment
+                run = playing.claim.run
+                payload = encode_live(run.table_id, run.id, moment, datetime.now(UTC))
+                if payload is not None:
+                    payloads.append(payload)
+            if payloads:
+                async with self._database.unit_of_work() as session:
+                    await publish(session, payloads)
+
+    async def _look_who_watches(self) -> None:
+        tables = [playing.claim.run.table_id for playing in self._playing.values()]
+        async with self._database.session() as session:
+            watched = await watched_tables(session, tables)
+        for playing in self._playing.values():
+            playing.log.watched = playing.claim.run.table_id in watched
+            if not playing.log.watched:
+                playing.log.moment = None

@@ -1,0 +1,70 @@
+"""The queue's side of the worker: the one task, and how often it is tried.
+
+A job starts a run: it is done as soon as a player process has claimed the run. From there the row
+in `runs` owns it, by lease and epoch, whatever becomes of the queue. Nothing here blocks, so the
+queue's heartbeat never waits for play.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final
+from uuid import UUID
+
+from procrastinate import App, BaseRetryStrategy, PsycopgConnector, RetryDecision
+from procrastinate.jobs import Job
+
+from pokerarena.jobs import PLAY_RUN_TASK, RUNS_QUEUE
+from pokerarena.settings import Settings
+from pokerarena.worker.committer import libpq_url
+
+ATTEMPTS_MAX: Final = 8
+RETRY_BASE_S: Final = 0.5
+RETRY_CAP_S: Final = 30.0
+FULL_PAUSE_S: Final = (0.5, 3.0)
+# The listener holds one connection; fetching, finishing and the heartbeat share the rest.
+QUEUE_CONNECTIONS_MAX: Final = 4
+
+
+class WorkerFull(Exception):
+    """This worker plays as many runs as it may; the job goes back for another one."""
+
+
+class CappedRetry(BaseRetryStrategy):
+    """Exponential pauses with a cap and full jitter, and an end.
+
+    When the attempts are used up the job fails, and the reaper finds the run: it counts recoveries,
+    and has a maximum of its own.
+    """
+
+    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
+        """When to try again; None for never."""
+        if isinstance(exception, WorkerFull):
+            return _in(random.uniform(*FULL_PAUSE_S))  # noqa: S311 - jitter is no secret
+        if job.attempts >= ATTEMPTS_MAX:
+            return None
+        ceiling_s = min(RETRY_CAP_S, RETRY_BASE_S * 2**job.attempts)
+        return _in(random.uniform(0, ceiling_s))  # noqa: S311 - jitter is no secret
+
+
+def _in(pause_s: float) -> RetryDecision:
+    return RetryDecision(retry_in={"milliseconds": int(pause_s * 1000)})
+
+
+def queue_app(settings: Settings, begin: Callable[[UUID], Awaitable[None]]) -> App:
+    """The queue on the settings' database, with the task that begins a run."""
+    app = App(
+        connector=PsycopgConnector(
+            conninfo=libpq_url(settings),
+            kwargs={"application_name": "pokerarena queue", "connect_timeout": 5},
+            min_size=1,
+            max_size=QUEUE_CONNECTIONS_MAX,
+        )
+    )
+
+    @app.task(name=PLAY_RUN_TASK, queue=RUNS_QUEUE, retry=CappedRetry())
+    async def play_run(run_id: str) -> None:
+        await begin(UUID(run_id))
+
+    return app

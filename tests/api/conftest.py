@@ -1,0 +1,22 @@
+"""An arena for a test: the real application on a database of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from pokerarena.api.app import create_app
+from pokerarena.db import Database
+from tests.api.arena import Arena, settings_for
+from tests.api.asgi import Client
+
+
+@pytest.fixture
+async def arena(database_url: str) -> AsyncIterator[Arena]:
+    settings = settings_for(database_url)
+    database = Database(settings, application_name="test")
+    app = create_app(settings, database)
+    async with app.router.lifespan_context(app):
+        yield Arena(settings, database, Client(app))
+    await database.close()
