@@ -57,12 +57,12 @@ class RememberingHighHand(StandardHighHand):
             if len(numbers) < 5:
                 raise ValueError("PokerKit takes fewer than five cards for no hand.")
             hand = cls.__new__(cls)
-            hand.strength = max([cls._strength(five) for five in combinations(numbers, 5)])
+            hand.strength = max([cls.of_five(five) for five in combinations(numbers, 5)])
             cls.best[numbers] = hand
         return hand
 
     @classmethod
-    def _strength(cls, five: tuple[int, ...]) -> int:
+    def of_five(cls, five: tuple[int, ...]) -> int:
         first, second, third, fourth, fifth = five
         key = (
             _PRIMES[first >> 2]
@@ -78,6 +78,13 @@ class RememberingHighHand(StandardHighHand):
             entry = StandardHighHand([CARDS[card] for card in five]).entry
             strength = cls.fives[key] = entry.index
         return strength
+
+    @classmethod
+    def agrees_with_pokerkit(cls, numbers: tuple[int, ...]) -> bool:
+        """Whether PokerKit's own, slow way comes to the same strength."""
+        hole, board = [CARDS[number] for number in numbers[:2]], [CARDS[number] for number in numbers[2:]]
+        slow = StandardHighHand.from_game(hole, board).entry.index
+        return bool(slow == cls.from_game(hole, board).strength)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RememberingHighHand) and self.strength == other.strength
@@ -96,6 +103,11 @@ class RememberingHighHand(StandardHighHand):
 
     def __hash__(self) -> int:
         return self.strength
+
+
+def pokerkit_strength(numbers: tuple[int, ...]) -> int:
+    """Return PokerKit's strength of five to seven cards; higher is better."""
+    return max([RememberingHighHand.of_five(five) for five in combinations(numbers, 5)])
 
 
 _AUTOMATIONS = (

@@ -45,10 +45,13 @@ async def test_a_run_survives_twenty_kills_of_its_worker(database_url: str, tmp_
             hands_done = 0
             for kill in range(KILLS):
                 run = await arena.until(
-                    run_id, lambda run: run.epoch > kill and run.lease_expires_at is not None
+                    run_id,
+                    lambda run, kill=kill: run.epoch > kill and run.lease_expires_at is not None,
                 )
                 if chance.random() < 0.8:
-                    run = await arena.until(run_id, lambda run: run.hands_done > hands_done)
+                    run = await arena.until(
+                        run_id, lambda run, before=hands_done: run.hands_done > before
+                    )
                 await asyncio.sleep(chance.uniform(0, 0.4))
                 assert run.status == "running", "the run ended before it was killed often enough"
                 victim = await holder_of(arena, run_id, workers)
@@ -145,9 +148,7 @@ async def test_a_stop_takes_effect_within_one_hand_and_the_run_resumes_at_the_ne
 
             async with arena.database.unit_of_work() as session:
                 await service.resume_run(session, run_id)
-            resumed = await arena.until(
-                run_id, lambda run: run.hands_done > stopped.hands_done
-            )
+            resumed = await arena.until(run_id, lambda run: run.hands_done > stopped.hands_done)
             assert resumed.epoch == stopped.epoch + 1
             run = await arena.until_ended(run_id)
             assert (run.status, run.hands_done) == ("completed", 60)
