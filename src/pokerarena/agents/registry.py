@@ -15,7 +15,8 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from pokerarena.agents.egress import EgressPolicy
+from pokerarena.agents.egress import egress_policy
+from pokerarena.agents.house import STRATEGIES
 from pokerarena.agents.models import Agent, AgentVersion, AgentVisibility, VersionKind
 from pokerarena.auth import accounts
 from pokerarena.auth.permissions import Principal
@@ -27,7 +28,7 @@ from pokerarena.settings import Settings
 from pokerarena.tables.models import Seat
 
 SIGNING_SECRET_PURPOSE = "signing-secret"  # noqa: S105 - names a purpose
-HOUSE_NAMES = ("random", "caller", "tight", "equity")
+HOUSE_NAMES = tuple(STRATEGIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +49,6 @@ class NewVersion:
 
     row: AgentVersion
     signing_secret: str | None
-
-
-def egress_policy(settings: Settings) -> EgressPolicy:
-    """The operator's policy for callbacks, as the settings state it."""
-    bounds: dict[str, Any] = {}
-    if settings.callback_ports:
-        bounds["port_ranges"] = tuple((port, port) for port in settings.callback_ports)
-    return EgressPolicy(
-        allow_private=settings.callback_allow_private,
-        schemes=frozenset(settings.callback_schemes),
-        allowed_domains=frozenset(settings.callback_domains_allowed),
-        denied_domains=frozenset(settings.callback_domains_denied),
-        **bounds,
-    )
 
 
 def can_see(principal: Principal, agent: Agent) -> bool:
