@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Protocol
+from typing import IO, Any, Final, Protocol, Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -256,7 +256,7 @@ def _seat(seat_no: int, name: str, totals: SeatTotals, rules: RunRules) -> Match
 class Export(Protocol):
     """Where finished hands go to."""
 
-    def __enter__(self) -> Export: ...
+    def __enter__(self) -> Self: ...
 
     def __exit__(
         self,
@@ -304,7 +304,7 @@ class MemoryRecorder:
 
 
 class _NoExport:
-    def __enter__(self) -> _NoExport:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -326,7 +326,7 @@ class _FileExport:
         self._names = names
         self._file: IO[str]
 
-    def __enter__(self) -> _FileExport:
+    def __enter__(self) -> Self:
         try:
             self._file = self._path.open("w", encoding="utf-8")
         except OSError as error:
@@ -360,7 +360,7 @@ class _AcpcExport(_FileExport):
         super().__init__(path, rules, names)
         self._header = header
 
-    def __enter__(self) -> _AcpcExport:
+    def __enter__(self) -> Self:
         super().__enter__()
         self._file.write(self._header)
         return self
