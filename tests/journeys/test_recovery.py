@@ -45,10 +45,13 @@ async def test_a_run_survives_twenty_kills_of_its_worker(database_url: str, tmp_
             hands_done = 0
             for kill in range(KILLS):
                 run = await arena.until(
-                    run_id, lambda run: run.epoch > kill and run.lease_expires_at is not None
+                    run_id,
+                    lambda run, kill=kill: run.epoch > kill and run.lease_expires_at is not None,
                 )
                 if chance.random() < 0.8:
-                    run = await arena.until(run_id, lambda run: run.hands_done > hands_done)
+                    run = await arena.until(
+                        run_id, lambda run, before=hands_done: run.hands_done > before
+                    )
                 await asyncio.sleep(chance.uniform(0, 0.4))
                 assert run.status == "running", "the run ended before it was killed often enough"
                 victim = await holder_of(arena, run_id, workers)

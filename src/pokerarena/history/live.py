@@ -21,7 +21,7 @@ from pokerarena.engine.rules import Rules
 from pokerarena.engine.state import Hand
 from pokerarena.history.codec import decode_hand, encode_hand
 from pokerarena.history.record import ActionRecord, HandRecord
-from pokerarena.runs.play import Moment
+from pokerarena.runs.seams import Moment
 from pokerarena.tables.models import LiveWatch
 
 LIVE_CHANNEL: Final = "pokerarena_live"

@@ -6,8 +6,8 @@ button and knows no seats; the seats are written along.
 
 PokerKit replays what is written here to the same final stacks, with the rare exceptions in which
 its rules differ from ours: raises after a big blind that was posted short, betting that several
-short all-ins together reopen, odd chips of side
-pots with the same winners, and heads-up with equal blinds. ``finishing_stacks`` is always right.
+short all-ins together reopen, odd chips of side pots with the same winners, and heads-up with equal
+blinds. ``finishing_stacks`` is always right.
 """
 
 from __future__ import annotations

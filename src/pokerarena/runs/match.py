@@ -11,12 +11,11 @@ import hashlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Final, Protocol, Self
+from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -29,11 +28,10 @@ from pokerarena.agents.seat import SeatedPlayer, SeatSettings
 from pokerarena.engine.rules import MAX_SEATS, MIN_SEATS, AnteKind
 from pokerarena.engine.view import Viewer
 from pokerarena.errors import Invalid
-from pokerarena.history.acpc import acpc_hand, acpc_header, acpc_score
-from pokerarena.history.phh import phh_hand
-from pokerarena.history.record import HandRecord
+from pokerarena.history.export import HandFile, open_hand_file
 from pokerarena.runs.formats import RunRules, first_position
-from pokerarena.runs.play import (
+from pokerarena.runs.play import play_run
+from pokerarena.runs.seams import (
     Clock,
     Control,
     Moment,
@@ -41,7 +39,6 @@ from pokerarena.runs.play import (
     RunSpec,
     Seating,
     VoidReason,
-    play_run,
 )
 from pokerarena.runs.totals import SeatTotals
 from pokerarena.stats.results import SeatTotals as CountedSeat
@@ -140,12 +137,24 @@ async def play_match(
             in_flight_max=max(1, options.in_flight) if waits else 1,
         )
         with ExitStack() as stack:
-            export = stack.enter_context(_export(options, rules, names, seed_text))
+            export = None
+            if options.export is not None:
+                export = stack.enter_context(
+                    open_hand_file(
+                        options.export,
+                        rules,
+                        names=names,
+                        viewer=Viewer.EVERYTHING,
+                        hands=options.hands,
+                        seed=seed_text,
+                    )
+                )
             recorder = MemoryRecorder(export, progress, options.hands)
             began_s = time.monotonic()
             outcome = await play_run(spec, seating, recorder, control or Control(), Clock())
             duration_s = time.monotonic() - began_s
-            export.close({seat: totals.net for seat, totals in outcome.totals.items()})
+            if export is not None:
+                export.end({seat: totals.net for seat, totals in outcome.totals.items()})
     finally:
         await dialer.close()
     decisions = sum([totals.decisions for totals in outcome.totals.values()])
@@ -253,29 +262,14 @@ def _seat(seat_no: int, name: str, totals: SeatTotals, rules: RunRules) -> Match
     )
 
 
-class Export(Protocol):
-    """Where finished hands go to."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-    def write(self, hand: HandRecord) -> None: ...
-
-    def close(self, totals: Mapping[int, int]) -> None: ...
-
-
 class MemoryRecorder:
     """A recorder that forgets: totals are in the outcome, hands go to the export."""
 
     watched = False
 
-    def __init__(self, export: Export, progress: Progress | None, hands_target: int) -> None:
+    def __init__(
+        self, export: HandFile | None, progress: Progress | None, hands_target: int
+    ) -> None:
         self._export = export
         self._progress = progress
         self._hands_target = hands_target
@@ -286,8 +280,9 @@ class MemoryRecorder:
 
     async def record(self, unit: PlayedUnit) -> None:
         self._hands_done += len(unit.hands)
-        for hand in unit.hands:
-            self._export.write(hand)
+        if self._export is not None:
+            for hand in unit.hands:
+                self._export.write(hand)
         if self._progress is not None:
             self._progress(self._hands_done, self._hands_target)
         # The house never waits for anybody: let a halt or a progress bar have its turn.
@@ -301,90 +296,3 @@ class MemoryRecorder:
 
     def show(self, moment: Moment) -> None:
         """Nobody watches."""
-
-
-class _NoExport:
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def write(self, hand: HandRecord) -> None:
-        """Kept nowhere."""
-
-    def close(self, totals: Mapping[int, int]) -> None:
-        """Nothing to close."""
-
-
-class _FileExport:
-    """Writes hands as they end. All cards: the match is one's own."""
-
-    def __init__(self, path: Path, rules: RunRules, names: Mapping[int, str]) -> None:
-        self._path = path
-        self._rules = rules
-        self._names = names
-        self._file: IO[str]
-
-    def __enter__(self) -> Self:
-        try:
-            self._file = self._path.open("w", encoding="utf-8")
-        except OSError as error:
-            raise Invalid(
-                "export", f"The export cannot be written to {self._path}: {error.strerror}."
-            ) from None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-
-class _PhhExport(_FileExport):
-    def write(self, hand: HandRecord) -> None:
-        self._file.write(
-            phh_hand(
-                hand,
-                self._rules.at_level(hand.level),
-                names=self._names,
-                viewer=Viewer.EVERYTHING,
-                section=hand.hand_no,
-            )
-        )
-
-    def close(self, totals: Mapping[int, int]) -> None:
-        """PHH has no last line."""
-
-
-class _AcpcExport(_FileExport):
-    def __init__(self, path: Path, rules: RunRules, names: Mapping[int, str], header: str) -> None:
-        super().__init__(path, rules, names)
-        self._header = header
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        self._file.write(self._header)
-        return self
-
-    def write(self, hand: HandRecord) -> None:
-        rules = self._rules.at_level(hand.level)
-        self._file.write(acpc_hand(hand, rules, names=self._names, viewer=Viewer.EVERYTHING))
-
-    def close(self, totals: Mapping[int, int]) -> None:
-        self._file.write(acpc_score(totals, self._names))
-
-
-def _export(options: MatchOptions, rules: RunRules, names: Mapping[int, str], seed: str) -> Export:
-    path = options.export
-    if path is None:
-        return _NoExport()
-    if path.suffix == ".phhs":
-        return _PhhExport(path, rules, names)
-    if path.suffix == ".log":
-        if options.ante:
-            raise Invalid(
-                "acpc_without_antes",
-                "The ACPC log format knows no antes; export to a .phhs file instead.",
-            )
-        header = acpc_header(path.stem, len(options.seats), options.hands, seed)
-        return _AcpcExport(path, rules, names, header)
-    raise Invalid("export", f"The export's name must end in .phhs or .log, and is {path.name}.")
