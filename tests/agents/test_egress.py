@@ -179,6 +179,8 @@ def test_an_address_is_recognised_in_whatever_form_it_is_written(url):
         ("https://agent.example.com/#top", "fragment"),
         ("https://agent.example.com./", "ends in a dot"),
         ("https://agent..example.com/", "empty or too long part"),
+        ("https://agent!.example.com/", "characters other than"),
+        ("https://*.example.com/", "characters other than"),
         ("https://" + "a" * 64 + ".com/", "empty or too long part"),
         ("https://" + "a." * 130 + "com/", "too long"),
         ("https://agent.example.com/" + "a" * 2048, "longer than 2048"),

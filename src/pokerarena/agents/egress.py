@@ -24,6 +24,8 @@ Network = IPv4Network | IPv6Network
 
 MAX_URL_CHARS: Final = 2_048
 _MAX_HOST_CHARS: Final = 253
+# By now the parser has turned other scripts into punycode.
+_HOST_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 
 
 def _networks(*texts: str) -> tuple[Network, ...]:
@@ -200,6 +202,8 @@ class EgressPolicy:
             raise EgressDenied("the host name ends in a dot; write it without")
         if not all(labels) or any(len(label) > 63 for label in labels):
             raise EgressDenied("the host name has an empty or too long part")
+        if not _HOST_CHARS.issuperset(host):
+            raise EgressDenied("the host name has characters other than letters, digits, - and _")
         # Said at registration already: such a name can only ever mean this machine.
         if labels[-1] == "localhost" and not self.allow_private:
             raise EgressDenied("the host is this machine itself, which is a private address")

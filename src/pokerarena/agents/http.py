@@ -91,7 +91,8 @@ class HttpPlayer:
     async def open(self, run_start: RunStart) -> None:
         """Resolve and check the address before the first decision is on the clock."""
         if self._target is not None:
-            with contextlib.suppress(EgressDenied, ResolveFailed):
+            # Whatever is wrong is said again, and counted, when the first decision is due.
+            with contextlib.suppress(EgressDenied, ResolveFailed, transport.PyreqwestError):
                 await self._dialer.client(self._target)
         self._tell(f"{run_start.run_id}-{run_start.seat}-start", run_start)
 
@@ -199,14 +200,13 @@ class HttpPlayer:
                     FallbackReason.MALFORMED,
                     "the answer is compressed; the arena asked for accept-encoding: identity",
                 )
-            length = response.get_header("content-length")
-            if length is not None and length.isdigit() and int(length) > max_bytes:
-                return _too_large(max_bytes)
             data = await response.body_reader.read(max_bytes + 1)
             if data is None:
                 return b""
             if len(data) > max_bytes:
-                return _too_large(max_bytes)
+                return Failure(
+                    FallbackReason.TOO_LARGE, f"the answer is larger than {max_bytes} bytes"
+                )
             return data.to_bytes()
 
     # --- several callbacks in one request ----------------------------------------------------
@@ -302,6 +302,11 @@ def failure_of(error: transport.PyreqwestError) -> Failure:
                 FallbackReason.CONNECT_FAILED, "the connection ended in the middle of the answer"
             )
         return Failure(FallbackReason.MALFORMED, f"the answer is not HTTP/1.1: {last}")
+    if isinstance(error, transport.BuilderError):
+        return Failure(FallbackReason.EGRESS_DENIED, f"the URL cannot be requested: {last}")
+    if isinstance(error, transport.RequestPanicError):
+        # What an answer can bring about must never make a hand void: losers would send it.
+        return Failure(FallbackReason.MALFORMED, "the HTTP client gave up on the answer")
     return Failure(FallbackReason.INFRASTRUCTURE, f"the HTTP client failed: {last}")
 
 
@@ -313,7 +318,3 @@ def _lost_before_an_answer(error: transport.ConnectError) -> bool:
 def _causes(error: transport.PyreqwestError) -> list[str]:
     details = getattr(error, "details", None) or {}
     return [cause["message"] for cause in details.get("causes") or ()]
-
-
-def _too_large(max_bytes: int) -> Failure:
-    return Failure(FallbackReason.TOO_LARGE, f"the answer is larger than {max_bytes} bytes")

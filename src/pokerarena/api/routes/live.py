@@ -95,6 +95,7 @@ async def _latest_hand(parts: Parts, session: AsyncSession, seen: SeenRun) -> Li
 
 @router.get(
     "/live",
+    status_code=200,
     response_class=EventStream,
     responses={200: {"description": "Events `run`, `hand` and `end`, as they happen."}},
 )
