@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.table import Table
 
 from pokerarena.runs.match import MatchOptions, MatchResult, play_match
-from pokerarena.runs.play import Control, Halt
+from pokerarena.runs.seams import Control, Halt
 
 REDRAW_EVERY_S: Final = 0.1
 
