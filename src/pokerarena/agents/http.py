@@ -251,7 +251,7 @@ class HttpPlayer:
             for asked in batch:
                 asked.reply.cancel()
             raise
-        except Exception as error:  # noqa: BLE001 - a fault of ours; whoever asked gets to see it
+        except Exception as error:
             for asked in batch:
                 if not asked.reply.done():
                     asked.reply.set_exception(error)
