@@ -11,13 +11,11 @@ checked as one host and dialled as another.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
 from pyreqwest.http import Url
-
-from pokerarena.settings import Settings
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -211,20 +209,6 @@ class EgressPolicy:
             raise EgressDenied("the operator denies this host")
         if self.allowed_domains and not _is_under(host, self.allowed_domains):
             raise EgressDenied("the host is not on the operator's list of allowed hosts")
-
-
-def egress_policy(settings: Settings) -> EgressPolicy:
-    """The operator's policy, as the settings state it."""
-    policy = EgressPolicy(
-        allow_private=settings.callback_allow_private,
-        schemes=frozenset(settings.callback_schemes),
-        allowed_domains=frozenset(settings.callback_domains_allowed),
-        denied_domains=frozenset(settings.callback_domains_denied),
-    )
-    if settings.callback_ports:
-        ports = tuple((port, port) for port in settings.callback_ports)
-        policy = replace(policy, port_ranges=ports)
-    return policy
 
 
 def _within(address: Address, networks: Iterable[Network]) -> bool:
