@@ -7,7 +7,7 @@ never open a connection to a callback URL; whether an address is allowed is `age
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from pokerarena.agents.egress import egress_policy
+from pokerarena.agents.egress import EgressPolicy
 from pokerarena.agents.house import STRATEGIES
 from pokerarena.agents.models import Agent, AgentVersion, AgentVisibility, VersionKind
 from pokerarena.auth import accounts
@@ -49,6 +49,20 @@ class NewVersion:
 
     row: AgentVersion
     signing_secret: str | None
+
+
+def egress_policy(settings: Settings) -> EgressPolicy:
+    """The operator's policy for callbacks, as the settings state it."""
+    policy = EgressPolicy(
+        allow_private=settings.callback_allow_private,
+        schemes=frozenset(settings.callback_schemes),
+        allowed_domains=frozenset(settings.callback_domains_allowed),
+        denied_domains=frozenset(settings.callback_domains_denied),
+    )
+    if settings.callback_ports:
+        ports = tuple((port, port) for port in settings.callback_ports)
+        policy = replace(policy, port_ranges=ports)
+    return policy
 
 
 def can_see(principal: Principal, agent: Agent) -> bool:

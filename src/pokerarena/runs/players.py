@@ -14,12 +14,11 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pokerarena.agents.dial import Dialer, DialLimits
-from pokerarena.agents.egress import egress_policy
 from pokerarena.agents.house import HousePlayer, UnknownHouseAgent
 from pokerarena.agents.http import HttpLimits, HttpPlayer
 from pokerarena.agents.models import AgentVersion, VersionKind
 from pokerarena.agents.player import Player
-from pokerarena.agents.registry import open_signing_secret
+from pokerarena.agents.registry import egress_policy, open_signing_secret
 from pokerarena.agents.seat import SeatedPlayer, SeatSettings
 from pokerarena.runs.formats import RunRules
 from pokerarena.runs.models import RunSeat
