@@ -231,6 +231,24 @@ async def test_when_all_connections_are_in_use_requests_are_told_to_come_again(
     assert (await small.anonymous.get("/v1/tables")).status == 200
 
 
+async def test_a_statement_that_takes_too_long_is_given_up_and_said_so(
+    database_url: str,
+) -> None:
+    settings = settings_for(database_url, database_statement_timeout_ms=200)
+    database = Database(settings, application_name="test")
+    app = create_app(settings, database)
+    async with app.router.lifespan_context(app):
+        alice = await Arena(settings, database, Client(app)).user("alice")
+        table_id = await new_table(alice)
+        async with database.unit_of_work() as session:
+            await session.execute(text("SELECT 1 FROM tables FOR UPDATE"))
+            reply = await alice.patch(f"/v1/tables/{table_id}", {"name": "Late"})
+        assert (reply.status, reply.code) == (503, "database_contention")
+        assert "retry-after" in reply.headers
+        assert ok(await alice.get(f"/v1/tables/{table_id}"))["name"] == "Table"
+    await database.close()
+
+
 async def test_a_connection_that_dies_between_requests_is_replaced(arena: Arena) -> None:
     alice = await arena.user("alice")
     async with arena.database.unit_of_work() as session:
