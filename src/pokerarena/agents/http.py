@@ -132,6 +132,7 @@ class HttpPlayer:
             _, late = await asyncio.wait(tasks, timeout=self._limits.close_grace_ms / 1000)
             for task in late:
                 task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     # --- one request -------------------------------------------------------------------------
 
@@ -245,12 +246,16 @@ class HttpPlayer:
                     answers = decode_batch(reply, ids, max_bytes=max_bytes)
                 except MalformedAnswer as error:
                     reply = Failure(FallbackReason.MALFORMED, str(error))
-        except BaseException as error:
+        except asyncio.CancelledError:
             # Nobody may wait for an answer that no longer comes.
+            for asked in batch:
+                asked.reply.cancel()
+            raise
+        except Exception as error:
             for asked in batch:
                 if not asked.reply.done():
                     asked.reply.set_exception(error)
-            raise
+            return
         for asked in batch:
             if asked.reply.done():
                 continue
