@@ -181,10 +181,14 @@ def measure(player_count: int, seconds: float) -> dict[str, Measure]:
 def main() -> int:
     """Print the speeds and ratios; return 1 if a ratio is below what we promise."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=5.0, help="seconds for each engine and table")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="seconds for each engine and table"
+    )
     seconds = parser.parse_args().seconds
     reached = True
-    print(f"{'engine':<12}{'seats':>6}{'hands/s':>12}{'decisions/hand':>16}{'ours is':>10}{'at least':>10}")
+    print(
+        f"{'engine':<12}{'seats':>6}{'hands/s':>12}{'decisions/hand':>16}{'ours is':>10}{'at least':>10}"
+    )
     for player_count in (2, 6):
         measures = measure(player_count, seconds)
         fastest = measures["pokerarena"].hands_per_s

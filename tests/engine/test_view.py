@@ -42,7 +42,7 @@ def plain(value: object) -> object:
     kind = type(value)
     if kind in ATOMS:
         return value
-    if kind is MarkedCard:
+    if isinstance(value, MarkedCard):
         return CARD_TEXTS[value]
     if isinstance(value, (tuple, frozenset)):
         return [item if type(item) in ATOMS else plain(item) for item in value]
@@ -50,7 +50,8 @@ def plain(value: object) -> object:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, int):
         return int(value)
-    return {name: plain(getattr(value, name)) for name in kind.__slots__}
+    slots: tuple[str, ...] = vars(kind)["__slots__"]
+    return {name: plain(getattr(value, name)) for name in slots}
 
 
 def serialised(value: object) -> bytes:
@@ -104,7 +105,7 @@ def check_step(table: Table, step: Transition, told: dict[Viewer, set[str]]) -> 
     for viewer, so_far in told.items():
         allowed = granted(table, step.hand, viewer)
         assert cards_in(serialised(see(step.hand, viewer))) == allowed, viewer
-        so_far |= cards_in(serialised(visible_facts(step.facts, viewer)))
+        so_far.update(cards_in(serialised(visible_facts(step.facts, viewer))))
         assert so_far == allowed, viewer
 
 
@@ -161,9 +162,7 @@ def test_a_seat_sees_its_own_cards_and_nobody_elses() -> None:
 
 
 def test_after_a_showdown_everybody_sees_the_tabled_cards_and_never_the_folded() -> None:
-    hand = play(
-        begin(1000, 1000, 1000, holes="AsAdKsKdQsQd").hand, "f c x x x x x x x"
-    )
+    hand = play(begin(1000, 1000, 1000, holes="AsAdKsKdQsQd").hand, "f c x x x x x x x")
     assert see(hand, Viewer.SPECTATOR).holes == {1: cards("AsAd"), 2: cards("KsKd")}
     assert see(hand, Viewer.of_seats({3})).holes.keys() == {1, 2, 3}
 

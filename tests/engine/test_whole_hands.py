@@ -35,9 +35,7 @@ FIELDS = [name for name in Hand.__slots__ if name != "_legal"]
 
 def same(first: Hand, second: Hand) -> bool:
     """Whether two hands are equal in every field, the cards still to come aside."""
-    return all(
-        getattr(first, name) == getattr(second, name) for name in FIELDS if name != "_deal"
-    )
+    return all(getattr(first, name) == getattr(second, name) for name in FIELDS if name != "_deal")
 
 
 def check_moment(table: Table, hand: Hand) -> None:
@@ -216,9 +214,7 @@ def test_a_replay_of_actions_against_the_rules_is_refused() -> None:
         ({"deal": Deal(((0, 1), (2, 3)), (4, 5, 6, 7, 8, 9))}, "at most 5 cards"),
     ],
 )
-def test_an_impossible_start_is_refused_with_a_reason(
-    change: dict[str, object], why: str
-) -> None:
+def test_an_impossible_start_is_refused_with_a_reason(change: dict[str, object], why: str) -> None:
     fields: dict[str, object] = {
         "rules": BLINDS,
         "seats": (1, 2),

@@ -28,9 +28,7 @@ def table_hands(hand: Hand, facts: list[Fact]) -> None:
     holes = hand._deal.holes
     seats = hand.seats
     folded = hand.folded
-    in_order = [
-        position for position in ORDERS[len(seats)][hand._button] if not folded[position]
-    ]
+    in_order = [position for position in ORDERS[len(seats)][hand._button] if not folded[position]]
     hand.tabled = tuple([seats[position] for position in in_order])
     for position in in_order:
         facts.append(_new_tuple(HandTabled, (PUBLIC, seats[position], holes[position])))

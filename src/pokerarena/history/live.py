@@ -97,7 +97,7 @@ def decode_live(payload: str) -> LiveHand:
             Rules(*fields["rules"]),
             decode_hand(b64decode(fields["record"], validate=True)),
         )
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"not a live payload: {error}") from None
 
 
