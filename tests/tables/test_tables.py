@@ -61,6 +61,9 @@ async def test_a_change_keeps_what_it_does_not_name(arena: Arena) -> None:
     assert ok(await alice.patch(f"/v1/tables/{table_id}", again))["blind_schedule"] == schedule
     none = ok(await alice.patch(f"/v1/tables/{table_id}", {"blind_schedule": None}))
     assert none["blind_schedule"] is None
+    for name in ("name", "big_blind", "visibility", "format", "ante"):
+        reply = await alice.patch(f"/v1/tables/{table_id}", {name: None})
+        assert (reply.status, reply.json["errors"][0]["field"]) == (422, name), reply
     reply = await alice.patch(f"/v1/tables/{table_id}", {"big_blind": 20})
     assert (reply.status, reply.code) == (422, "blinds_order")
     assert ok(await alice.get(f"/v1/tables/{table_id}")) == none
