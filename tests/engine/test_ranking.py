@@ -119,6 +119,7 @@ def test_holdings_on_a_board_rank_as_seven_cards() -> None:
         ("9s9h4d3c2s", "pair"),
         ("7s5h4d3c2s", "high card"),
         ("7s7h7d5s5h5d2c", "full house"),
+        ("9s9h9d5c5h2s2d", "full house"),
         ("7s7h5s5h3s3h2c", "two pair"),
         ("AsAhAdAcKsKhKd", "four of a kind"),
         ("6s5h4d3c2sAhAd", "straight"),

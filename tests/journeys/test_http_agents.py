@@ -19,7 +19,7 @@ from tests.soundness import assert_sound
 from tests.worker.workers import worker
 
 ROOT = Path(__file__).parents[2]
-HANDS = int(os.environ.get("POKERARENA_JOURNEY_HANDS", "600"))
+HANDS = int(os.environ.get("POKERARENA_JOURNEY_HANDS", "2000"))
 DEADLINE_S = 60 + HANDS * 0.15
 # How many hands an agent takes at once.
 AT_ONCE = 16

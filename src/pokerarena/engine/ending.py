@@ -89,7 +89,10 @@ def end_by_showdown(hand: Hand, facts: list[Fact]) -> None:
 def _finish(hand: Hand, facts: list[Fact], awards: tuple[PotAwarded, ...]) -> None:
     stacks = list(hand.stacks)
     seats = hand.seats
-    for _audience, _pot, _chips, winners, shares in awards:
+    for _audience, _pot, chips, winners, shares in awards:
+        if len(winners) == 1:
+            stacks[seats.index(winners[0])] += chips
+            continue
         for seat, share in zip(winners, shares, strict=True):
             stacks[seats.index(seat)] += share
     hand.stacks = tuple(stacks)
