@@ -16,6 +16,7 @@ from pokerarena.api.shapes import (
     AgentId,
     Blind,
     Chips,
+    OrKeep,
     Page,
     RequestShape,
     Shown,
@@ -70,20 +71,20 @@ class NewTable(RequestShape):
 class TableChange(RequestShape):
     """What to change of a table between runs; what is left out stays."""
 
-    name: TableName | None = None
-    seat_count: SeatCount | None = None
-    small_blind: Blind | None = None
-    big_blind: Blind | None = None
-    ante: Chips | None = None
-    ante_kind: AnteKind | None = None
-    starting_stack: Blind | None = None
-    format: Annotated[Format, Field(strict=False)] | None = None
-    bust_policy: Annotated[BustPolicy, Field(strict=False)] | None = None
-    visibility: Annotated[Visibility, Field(strict=False)] | None = None
-    reveal_policy: Annotated[RevealPolicy, Field(strict=False)] | None = None
+    name: OrKeep[TableName] = None
+    seat_count: OrKeep[SeatCount] = None
+    small_blind: OrKeep[Blind] = None
+    big_blind: OrKeep[Blind] = None
+    ante: OrKeep[Chips] = None
+    ante_kind: OrKeep[AnteKind] = None
+    starting_stack: OrKeep[Blind] = None
+    format: OrKeep[Annotated[Format, Field(strict=False)]] = None
+    bust_policy: OrKeep[Annotated[BustPolicy, Field(strict=False)]] = None
+    visibility: OrKeep[Annotated[Visibility, Field(strict=False)]] = None
+    reveal_policy: OrKeep[Annotated[RevealPolicy, Field(strict=False)]] = None
     blind_schedule: Schedule | None = None
-    action_time_ms: DurationMs | None = None
-    time_bank_ms: DurationMs | None = None
+    action_time_ms: OrKeep[DurationMs] = None
+    time_bank_ms: OrKeep[DurationMs] = None
 
 
 class TableShown(Shown):
