@@ -253,6 +253,26 @@ async def test_the_system_resolver_knows_localhost_and_refuses_nonsense():
     resolver.close()
 
 
+async def test_a_name_that_stops_resolving_keeps_its_checked_address_for_a_while_only(server):
+    names, clock = Names(["127.0.0.1"], []), Time()
+    dialer = Dialer(LOCAL, resolve=names, clock=clock)
+    url = server.url("good", "agent.test")
+    await decide(url, dialer)
+    for _ in range(10):
+        clock.now_s += 6.5
+        assert await decide(url, dialer) == Answer("call")
+        await asyncio.sleep(0.01)
+    lookups = len(names.asked)
+    for _ in range(10):
+        clock.now_s += 0.01
+        await decide(url, dialer)
+        await asyncio.sleep(0.01)
+    assert len(names.asked) <= lookups + 1, "a name that fails is not looked up at every decision"
+    clock.now_s += 120
+    assert (await decide(url, dialer)).reason is FallbackReason.CONNECT_FAILED
+    await dialer.close()
+
+
 async def test_a_denied_name_loses_its_client():
     names, clock = Names(["127.0.0.1"], [PUBLIC, "224.0.0.1"]), Time()
     dialer = Dialer(LOCAL, resolve=names, clock=clock)

@@ -8,6 +8,7 @@ import pytest
 
 from pokerarena.agents.player import Failure, FallbackReason, HandVoid
 from pokerarena.agents.seat import HandIds, SeatedPlayer, SeatSettings, fallback_action, judge
+from pokerarena.agents.watchdog import Watchdog
 from pokerarena.engine.actions import Action, IllegalAction, Kind
 from pokerarena.engine.transition import apply
 from pokerarena.engine.view import Viewer, see
@@ -285,3 +286,37 @@ def test_the_codes_of_the_reasons_are_one_to_twelve_in_the_order_of_the_design()
     ]
     assert all(FallbackReason.from_code(reason.code) is reason for reason in FallbackReason)
     assert FallbackReason.from_code(0) is None
+
+
+class TestWatchdog:
+    async def test_a_cancellation_from_outside_stays_one(self):
+        class Waiting(Scripted):
+            async def decide(self, callback, deadline_ms):
+                await asyncio.sleep(60)
+
+        seat = SeatedPlayer(Waiting(None), SeatSettings(player_grace_ms=10))
+        task = asyncio.create_task(decide(seat))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    async def test_it_bites_only_who_is_overdue_and_rests_when_nobody_waits(self):
+        watchdog = Watchdog(0.01)
+
+        async def wait(for_s, allowed_s):
+            task = asyncio.current_task()
+            watchdog.guard(task, allowed_s)
+            try:
+                await asyncio.sleep(for_s)
+            except asyncio.CancelledError:
+                assert watchdog.released_overdue(task)
+                return "bitten"
+            finally:
+                watchdog.release(task)
+            return "done"
+
+        results = await asyncio.gather(wait(0.05, 5), wait(5, 0.02), wait(0.03, 1), wait(9, 0))
+        assert results == ["done", "bitten", "done", "bitten"]
+        await asyncio.sleep(0.03)
+        assert watchdog._timer is None

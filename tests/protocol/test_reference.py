@@ -78,7 +78,7 @@ def test_every_field_of_every_message_is_described():
 
 def test_every_fallback_reason_is_described_in_its_order():
     described = re.findall(
-        r"^\| `(\w+)` \| [^|]+\|$", REFERENCE.split("## When something")[1], re.M
+        r"^\| `(\w+)` \| [^|]+\|$", REFERENCE.split("## When something")[1], re.MULTILINE
     )
     assert described == [reason.value for reason in FallbackReason]
 

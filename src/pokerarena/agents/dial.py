@@ -132,6 +132,7 @@ class _Pin:
     client: Client
     addresses: tuple[Address, ...]
     checked_at_s: float
+    retry_at_s: float = 0.0
 
 
 class Dialer:
@@ -166,11 +167,14 @@ class Dialer:
         pin = self._pins.get(target.origin)
         if pin is None:
             return None
-        age_s = self._clock() - pin.checked_at_s
+        now_s = self._clock()
+        age_s = now_s - pin.checked_at_s
         if age_s > self._limits.pin_lifetime_s:
             if age_s > 2 * self._limits.pin_lifetime_s:
                 return None
-            self._start_pinning(target)
+            if now_s >= pin.retry_at_s:
+                pin.retry_at_s = now_s + self._limits.min_pin_lifetime_s
+                self._start_pinning(target)
         return pin.client
 
     async def client(self, target: Target) -> Client:

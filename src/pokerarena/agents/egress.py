@@ -11,19 +11,19 @@ checked as one host and dialled as another.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
 from pyreqwest.http import Url
-
-from pokerarena.settings import Settings
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 MAX_URL_CHARS: Final = 2_048
 _MAX_HOST_CHARS: Final = 253
+# By now the parser has turned other scripts into punycode.
+_HOST_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 
 
 def _networks(*texts: str) -> tuple[Network, ...]:
@@ -200,6 +200,8 @@ class EgressPolicy:
             raise EgressDenied("the host name ends in a dot; write it without")
         if not all(labels) or any(len(label) > 63 for label in labels):
             raise EgressDenied("the host name has an empty or too long part")
+        if not _HOST_CHARS.issuperset(host):
+            raise EgressDenied("the host name has characters other than letters, digits, - and _")
         # Said at registration already: such a name can only ever mean this machine.
         if labels[-1] == "localhost" and not self.allow_private:
             raise EgressDenied("the host is this machine itself, which is a private address")
@@ -207,20 +209,6 @@ class EgressPolicy:
             raise EgressDenied("the operator denies this host")
         if self.allowed_domains and not _is_under(host, self.allowed_domains):
             raise EgressDenied("the host is not on the operator's list of allowed hosts")
-
-
-def egress_policy(settings: Settings) -> EgressPolicy:
-    """The operator's policy, as the settings state it."""
-    policy = EgressPolicy(
-        allow_private=settings.callback_allow_private,
-        schemes=frozenset(settings.callback_schemes),
-        allowed_domains=frozenset(settings.callback_domains_allowed),
-        denied_domains=frozenset(settings.callback_domains_denied),
-    )
-    if settings.callback_ports:
-        ports = tuple((port, port) for port in settings.callback_ports)
-        policy = replace(policy, port_ranges=ports)
-    return policy
 
 
 def _within(address: Address, networks: Iterable[Network]) -> bool:

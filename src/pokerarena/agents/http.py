@@ -91,7 +91,8 @@ class HttpPlayer:
     async def open(self, run_start: RunStart) -> None:
         """Resolve and check the address before the first decision is on the clock."""
         if self._target is not None:
-            with contextlib.suppress(EgressDenied, ResolveFailed):
+            # Whatever is wrong is said again, and counted, when the first decision is due.
+            with contextlib.suppress(EgressDenied, ResolveFailed, transport.PyreqwestError):
                 await self._dialer.client(self._target)
         self._tell(f"{run_start.run_id}-{run_start.seat}-start", run_start)
 
@@ -131,6 +132,7 @@ class HttpPlayer:
             _, late = await asyncio.wait(tasks, timeout=self._limits.close_grace_ms / 1000)
             for task in late:
                 task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     # --- one request -------------------------------------------------------------------------
 
@@ -199,14 +201,13 @@ class HttpPlayer:
                     FallbackReason.MALFORMED,
                     "the answer is compressed; the arena asked for accept-encoding: identity",
                 )
-            length = response.get_header("content-length")
-            if length is not None and length.isdigit() and int(length) > max_bytes:
-                return _too_large(max_bytes)
             data = await response.body_reader.read(max_bytes + 1)
             if data is None:
                 return b""
             if len(data) > max_bytes:
-                return _too_large(max_bytes)
+                return Failure(
+                    FallbackReason.TOO_LARGE, f"the answer is larger than {max_bytes} bytes"
+                )
             return data.to_bytes()
 
     # --- several callbacks in one request ----------------------------------------------------
@@ -245,12 +246,16 @@ class HttpPlayer:
                     answers = decode_batch(reply, ids, max_bytes=max_bytes)
                 except MalformedAnswer as error:
                     reply = Failure(FallbackReason.MALFORMED, str(error))
-        except BaseException as error:
+        except asyncio.CancelledError:
             # Nobody may wait for an answer that no longer comes.
+            for asked in batch:
+                asked.reply.cancel()
+            raise
+        except Exception as error:
             for asked in batch:
                 if not asked.reply.done():
                     asked.reply.set_exception(error)
-            raise
+            return
         for asked in batch:
             if asked.reply.done():
                 continue
@@ -302,6 +307,11 @@ def failure_of(error: transport.PyreqwestError) -> Failure:
                 FallbackReason.CONNECT_FAILED, "the connection ended in the middle of the answer"
             )
         return Failure(FallbackReason.MALFORMED, f"the answer is not HTTP/1.1: {last}")
+    if isinstance(error, transport.BuilderError):
+        return Failure(FallbackReason.EGRESS_DENIED, f"the URL cannot be requested: {last}")
+    if isinstance(error, transport.RequestPanicError):
+        # What an answer can bring about must never make a hand void: losers would send it.
+        return Failure(FallbackReason.MALFORMED, "the HTTP client gave up on the answer")
     return Failure(FallbackReason.INFRASTRUCTURE, f"the HTTP client failed: {last}")
 
 
@@ -313,7 +323,3 @@ def _lost_before_an_answer(error: transport.ConnectError) -> bool:
 def _causes(error: transport.PyreqwestError) -> list[str]:
     details = getattr(error, "details", None) or {}
     return [cause["message"] for cause in details.get("causes") or ()]
-
-
-def _too_large(max_bytes: int) -> Failure:
-    return Failure(FallbackReason.TOO_LARGE, f"the answer is larger than {max_bytes} bytes")

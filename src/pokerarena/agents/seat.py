@@ -11,10 +11,11 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from pokerarena.agents.breaker import CircuitBreaker
 from pokerarena.agents.player import Failure, FallbackReason, HandVoid, Player, Reply
+from pokerarena.agents.watchdog import Watchdog
 from pokerarena.engine.actions import CHECK, FOLD, Action, Kind, LegalActions
 from pokerarena.engine.view import HandView
 from pokerarena.protocol.messages import (
@@ -79,6 +80,7 @@ class SeatedPlayer:
         self._breaker = CircuitBreaker(
             self._settings.circuit_failure_limit, self._settings.circuit_cooldown_s
         )
+        self._watchdog = Watchdog(self._settings.player_grace_ms / 1000)
         self._slots = asyncio.Semaphore(player.max_in_flight)
 
     @property
@@ -130,15 +132,20 @@ class SeatedPlayer:
         return self._decision(reply, legal, min(elapsed_ms, MAX_ELAPSED_MS), now_s)
 
     async def _ask(self, callback: Callback, deadline_ms: int) -> Reply:
+        task = cast("asyncio.Task[object]", asyncio.current_task())
+        self._watchdog.guard(task, (deadline_ms + self._settings.player_grace_ms) / 1000)
         try:
-            async with asyncio.timeout((deadline_ms + self._settings.player_grace_ms) / 1000):
-                reply = await self.player.decide(callback, deadline_ms)
-        except TimeoutError:
-            raise HandVoid("a player of ours did not keep its deadline") from None
+            reply = await self.player.decide(callback, deadline_ms)
+        except asyncio.CancelledError:
+            if self._watchdog.released_overdue(task):
+                raise HandVoid("a player of ours did not keep its deadline") from None
+            raise
         except HandVoid:
             raise
         except Exception as error:
             raise HandVoid(f"a player of ours failed: {type(error).__name__}: {error}") from error
+        finally:
+            self._watchdog.release(task)
         if isinstance(reply, Failure) and reply.reason is FallbackReason.INFRASTRUCTURE:
             raise HandVoid(reply.detail)
         return reply

@@ -11,6 +11,7 @@ import binascii
 import hmac
 import secrets
 from collections.abc import Iterable
+from hashlib import sha256
 from typing import Final
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - the mark of a secret, not one
@@ -26,6 +27,7 @@ SIGNATURE_HEADER: Final = "webhook-signature"
 # A receiver reads the header before it trusts anyone, so it must not be a place to keep it busy.
 _MAX_SIGNATURES: Final = 16
 _VERSION: Final = "v1"
+_BLOCK_BYTES: Final = 64
 
 
 class InvalidSecret(ValueError):
@@ -60,19 +62,26 @@ def secret_key(secret: str) -> bytes:
 class Signer:
     """Signs messages with one secret, decoded once because every callback passes here."""
 
-    __slots__ = ("_key",)
+    __slots__ = ("_inner", "_outer")
 
     def __init__(self, secret: str) -> None:
-        self._key = secret_key(secret)
+        key = secret_key(secret).ljust(_BLOCK_BYTES, b"\0")
+        # HMAC-SHA-256 with its two key blocks already absorbed. Besides being faster than the
+        # one-shot function it keeps the interpreter's lock, for which the HTTP client is waiting.
+        self._inner = sha256(bytes([byte ^ 0x36 for byte in key]))
+        self._outer = sha256(bytes([byte ^ 0x5C for byte in key]))
 
     def __repr__(self) -> str:
         return "Signer(…)"
 
     def sign(self, message_id: str, timestamp_s: int, body: bytes) -> str:
         """The value of `webhook-signature` for this message."""
-        signed = f"{message_id}.{timestamp_s}.".encode() + body
-        mac = hmac.digest(self._key, signed, "sha256")
-        return f"{_VERSION},{binascii.b2a_base64(mac, newline=False).decode()}"
+        inner = self._inner.copy()
+        inner.update(f"{message_id}.{timestamp_s}.".encode())
+        inner.update(body)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return f"{_VERSION},{binascii.b2a_base64(outer.digest(), newline=False).decode()}"
 
 
 def sign(secret: str, message_id: str, timestamp_s: int, body: bytes) -> str:
