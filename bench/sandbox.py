@@ -3,6 +3,8 @@
 python -m bench.sandbox [--rootfs DIR] [--runtimes runc,runsc] [--seconds 1.5]
 """
 
+# ruff: noqa: SLF001 - it measures the parts that a player keeps to itself
+
 from __future__ import annotations
 
 import argparse
@@ -20,10 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pokerarena_sdk
 import uvloop
-from pokerarena_sdk.practice import positions
 
+import pokerarena_sdk
 from pokerarena.errors import Unavailable
 from pokerarena.sandbox import rootfs
 from pokerarena.sandbox.archive import pack, read_upload
@@ -33,6 +34,7 @@ from pokerarena.sandbox.player import HostedPlayer
 from pokerarena.sandbox.process import SandboxLauncher
 from pokerarena.sandbox.runtime import RuntimeName, find_runtime
 from pokerarena.sandbox.store import AgentStore
+from pokerarena_sdk.practice import positions
 
 AGENT = b"def act(view):\n    return view.check_or_call()\n"
 CALLBACK = next(positions())[1]
@@ -273,13 +275,13 @@ def show(bare: dict[str, float], measured: dict[str, dict[str, float]]) -> None:
                       f"   {value / base:5.2f} × ping-pong")  # fmt: skip
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.sandbox")
     parser.add_argument("--rootfs", type=Path, default=Path("/var/lib/pokerarena/rootfs"))
     parser.add_argument("--runtimes", default="runc,runsc")
     parser.add_argument("--seconds", type=float, default=1.5)
     parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     if rootfs.check_record(options.rootfs):
         rootfs.build(options.rootfs)
     with tempfile.TemporaryDirectory(prefix="pokerarena-bench-", dir="/var/tmp") as name:

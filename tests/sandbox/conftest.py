@@ -18,10 +18,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pokerarena_sdk
 import pytest
-from pokerarena_sdk.practice import positions
 
+import pokerarena_sdk
 from pokerarena.agents.player import Failure, Reply
 from pokerarena.errors import Unavailable
 from pokerarena.sandbox import cgroups, rootfs, rootfs_files
@@ -32,6 +31,7 @@ from pokerarena.sandbox.player import HostedPlayer
 from pokerarena.sandbox.process import SandboxLauncher
 from pokerarena.sandbox.runtime import Runtime, RuntimeName, find_runtime
 from pokerarena.sandbox.store import AgentStore
+from pokerarena_sdk.practice import positions
 
 CALLBACK = next(positions())[1]
 UNUSED_S = 3 * 86_400
@@ -50,7 +50,7 @@ def root_tree() -> Path:
     cache = Path("/var/tmp/pokerarena-test-rootfs")
     cache.mkdir(mode=0o755, exist_ok=True)
     target = cache / key
-    with open(cache / "lock", "w") as lock:
+    with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if rootfs.verify(target) is not None:
             rootfs.build(target)
@@ -116,8 +116,10 @@ def gvisor_home(root_tree: Path, runsc: Runtime, open_folder: Path) -> Iterator[
 def traces(home: SandboxHome) -> list[str]:
     """Everything of a home's sandboxes that can still be found on this machine."""
     found = []
-    for path in cgroups.leftovers(home.layout, f"{CGROUP_PARENT}/{home.instance}"):
-        found.append(f"cgroup {path}")
+    found += [
+        f"cgroup {path}"
+        for path in cgroups.leftovers(home.layout, f"{CGROUP_PARENT}/{home.instance}")
+    ]
     mounts = Path("/proc/self/mountinfo").read_text()
     if home.instance in mounts or str(home.folder) in mounts:
         found.append("mount")
@@ -143,9 +145,9 @@ def assert_nothing_left(home: SandboxHome) -> None:
 
 def descriptors() -> list[str]:
     found = []
-    for fd in os.listdir("/proc/self/fd"):
+    for fd in Path("/proc/self/fd").iterdir():
         try:
-            found.append(f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}")
+            found.append(f"{fd.name} {fd.readlink()}")
         except OSError:
             continue
     return found

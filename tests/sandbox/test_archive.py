@@ -15,11 +15,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pokerarena_sdk import project
 
 from pokerarena.errors import Invalid, NotFound
 from pokerarena.sandbox.archive import ArchiveLimits, Package, pack, read_upload
 from pokerarena.sandbox.store import AgentStore
+from pokerarena_sdk import project
 
 MANIFEST = json.dumps({"runtime": "python3", "entry_point": "bot.py"}).encode()
 GOOD = {"agent.json": MANIFEST, "bot.py": b"def act(view): return 'fold'\n", "lib/data.txt": b"1"}

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pokerarena_sdk import project
 
 from pokerarena.agents.conformance import Finding, Summary
 from pokerarena.agents.player import Failure, FallbackReason
@@ -22,6 +21,7 @@ from pokerarena.sandbox.checking import check_hosted
 from pokerarena.sandbox.local import bare_player, local_sandboxes, missing, read_agent
 from pokerarena.sandbox.player import HostedPlayer
 from pokerarena.sandbox.process import SandboxLauncher
+from pokerarena_sdk import project
 from tests.sandbox.conftest import TIGHT, upload
 
 RULES_AGENT = Path(__file__).parents[2] / "examples" / "hosted" / "rules"
@@ -200,7 +200,10 @@ async def play(honest, other, hands):
 ATTACKS = {
     "spin": "def act(view):\n while True: pass",
     "memory": "def act(view):\n x = [b'x' * (1 << 20) for _ in range(1024)]",
-    "fork bomb": "import os, time\ndef act(view):\n while True:\n  try: os.fork()\n  except OSError: time.sleep(.01)",
+    "fork bomb": (
+        "import os, time\ndef act(view):\n while True:\n"
+        "  try: os.fork()\n  except OSError: time.sleep(.01)"
+    ),
     "flood": "import os\nOUT = os.dup(1)\ndef act(view):\n while True: os.write(OUT, b'x' * 65536)",
     "exit": "def act(view): import os; os._exit(1)",
     "sleep": "import time\ndef act(view): time.sleep(60)",
@@ -208,9 +211,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-async def test_an_attack_costs_fallbacks_and_the_honest_opponent_not_one_chip(
-    home, store, attack
-):
+async def test_an_attack_costs_fallbacks_and_the_honest_opponent_not_one_chip(home, store, attack):
     limits = replace(TIGHT, cpu_per_callback_ms=200, restarts_max=3)
     honest = hosted_player(home, store, project.pack(str(RULES_AGENT)))
     hostile = hosted_player(home, store, upload(attack), limits)

@@ -6,18 +6,19 @@ import random
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from pokerarena_sdk import View, project
-from pokerarena_sdk.practice import positions
-from pokerarena_sdk.view import mistakes
 
 from pokerarena.agents.player import Failure
 from pokerarena.engine.cards import parse_card
 from pokerarena.engine.ranking import rank_hand
 from pokerarena.protocol.messages import Answer
 from pokerarena.sandbox.limits import SandboxLimits
+from pokerarena_sdk import View, project
+from pokerarena_sdk.practice import positions
+from pokerarena_sdk.view import mistakes
 
 HOSTED = Path(__file__).parents[2] / "examples" / "hosted"
 POSITIONS = dict(positions())
@@ -62,7 +63,7 @@ async def test_the_numpy_example_plays_in_the_sandbox_and_repeats_itself(home, h
 
 
 def test_the_numpy_examples_scores_order_hands_as_the_rules_do():
-    import numpy
+    import numpy as np
 
     module = load("equity")
     generator = random.Random(5)
@@ -76,10 +77,10 @@ def test_the_numpy_examples_scores_order_hands_as_the_rules_do():
         low = generator.randrange(9)
         run_of = [(low + step) * 4 + 2 for step in range(5)]
         hands.append(run_of + generator.sample([c for c in range(52) if c not in run_of], 2))
-    ours = module.scores(numpy.array(hands))
+    ours = module.scores(np.array(hands))
     theirs = [rank_hand(hand) for hand in hands]
     order = sorted(range(len(hands)), key=lambda at: theirs[at])
-    for one, other in zip(order, order[1:], strict=False):
+    for one, other in pairwise(order):
         if theirs[one] == theirs[other]:
             assert ours[one] == ours[other], (hands[one], hands[other])
         else:

@@ -7,10 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-import pokerarena_sdk
 import pytest
 
 import pokerarena
+import pokerarena_sdk
 from pokerarena.sandbox import cgroups
 from pokerarena.sandbox.home import CGROUP_PARENT, SandboxHome, sweep
 

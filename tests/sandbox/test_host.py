@@ -10,11 +10,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import pokerarena_sdk
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import pokerarena
+import pokerarena_sdk
 from pokerarena.agents.player import Failure, FallbackReason
 from pokerarena.errors import ConfigurationError, Unauthenticated, Unavailable
 from pokerarena.sandbox import cgroups, wire
@@ -148,7 +148,9 @@ def remote(pool, source, limits=TIGHT, way="frames", **manifest):
 
 def host_of(agent):
     player = agent.player
-    connection = player._process._connection if isinstance(player, HostedPlayer) else player._connection
+    connection = (
+        player._process._connection if isinstance(player, HostedPlayer) else player._connection
+    )
     return connection.address.name
 
 
@@ -262,9 +264,7 @@ async def test_a_full_host_refuses_and_the_worker_takes_another(start_host, pool
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_worker_that_goes_away_leaves_no_sandbox_behind(
-    start_host, pool_for, way
-):
+async def test_a_worker_that_goes_away_leaves_no_sandbox_behind(start_host, pool_for, way):
     host = start_host()
     pool = pool_for(host)
     agent = await opened(pool, CALLER, way=way)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from pokerarena_sdk.manifest import BadManifest, Manifest, parse, read
 
 GOOD = {"runtime": "python3", "entry_point": "bot.py"}

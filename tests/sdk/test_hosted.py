@@ -8,8 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-import pokerarena_sdk
 import pytest
+
+import pokerarena_sdk
 from pokerarena_sdk.practice import positions
 
 SDK_ROOT = str(Path(pokerarena_sdk.__file__).parent.parent)

@@ -12,8 +12,9 @@ import threading
 from io import BytesIO
 from pathlib import Path
 
-import pokerarena_sdk
 import pytest
+
+import pokerarena_sdk
 from pokerarena_sdk import project
 from pokerarena_sdk.project import ProjectError
 

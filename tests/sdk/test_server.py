@@ -6,10 +6,10 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from pokerarena_sdk.practice import positions
-from pokerarena_sdk.server import server
 
 from pokerarena.protocol.signing import new_secret, sign
+from pokerarena_sdk.practice import positions
+from pokerarena_sdk.server import server
 
 CALLBACK = next(positions())[1]
 SECRET = new_secret()

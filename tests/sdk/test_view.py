@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pokerarena_sdk import Action, BadAction, View
 from pokerarena_sdk.practice import positions, practise
 from pokerarena_sdk.view import answer_of, mistakes

@@ -7,6 +7,7 @@ answer, whatever was asked before it.
 import zlib
 
 import numpy as np
+
 from pokerarena_sdk import run
 
 RANKS, SUITS = "23456789TJQKA", "cdhs"

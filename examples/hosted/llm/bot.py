@@ -19,6 +19,7 @@ from pokerarena_sdk import run
 
 ENDPOINT = os.environ.get("LLM_ENDPOINT", "https://api.example.org/v1/chat/completions")
 MODEL = os.environ.get("LLM_MODEL", "small")
+OPENER = urllib.request.build_opener()
 KEY_FILE = Path(__file__).with_name("api_key.txt")
 MARGIN_MS = 400
 MAX_REPLY_BYTES = 65_536
@@ -65,7 +66,7 @@ def ask_model(view):
         ENDPOINT, data=json.dumps(body).encode(), headers=headers
     )
     timeout_s = max(0.1, (view.action_deadline_ms - MARGIN_MS) / 1000)
-    with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
+    with OPENER.open(request, timeout=timeout_s) as response:
         reply = json.loads(response.read(MAX_REPLY_BYTES))
     return reply["choices"][0]["message"]["content"]
 

@@ -93,7 +93,11 @@ def _answer_line(act: Callable[[View], Any], message: dict[str, Any]) -> bytes:
 
 
 def _plain(text: Any) -> bool:
-    return isinstance(text, str) and text.isascii() and text.replace("-", "").replace("_", "").isalnum()
+    return (
+        isinstance(text, str)
+        and text.isascii()
+        and text.replace("-", "").replace("_", "").isalnum()
+    )
 
 
 def _tell(on_event: Callable[[dict[str, Any]], None] | None, message: dict[str, Any]) -> None:

@@ -16,12 +16,11 @@ import zlib
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from pokerarena_sdk import manifest as manifests
-from pokerarena_sdk.manifest import BadManifest, Manifest
-
 from pokerarena.errors import Invalid
 from pokerarena.sandbox import elf
 from pokerarena.sandbox.paths import BadPath, check_set, clean
+from pokerarena_sdk import manifest as manifests
+from pokerarena_sdk.manifest import BadManifest, Manifest
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _ZIP_MAGICS: Final = (b"PK\x03\x04", b"PK\x05\x06")

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Final
 
 import pokerarena_sdk
-from pokerarena_sdk.manifest import Manifest
-
 from pokerarena.agents.player import FallbackReason
 from pokerarena.sandbox.limits import SandboxLimits
 from pokerarena.sandbox.pipes import AgentPipes, Listener
 from pokerarena.sandbox.process import Ended, SandboxReport
 from pokerarena.sandbox.runtime import StartFailed
+from pokerarena_sdk.manifest import Manifest
 
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _KEPT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV")

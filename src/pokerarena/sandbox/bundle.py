@@ -10,10 +10,9 @@ import socket
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pokerarena_sdk.manifest import Manifest
-
 from pokerarena.sandbox import seccomp
 from pokerarena.sandbox.limits import SandboxLimits
+from pokerarena_sdk.manifest import Manifest
 
 OCI_VERSION: Final = "1.0.2"
 AGENT_FOLDER: Final = "/agent"

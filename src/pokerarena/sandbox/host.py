@@ -44,10 +44,11 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if socket_path is not None:
-        socket_path.unlink(missing_ok=True)
+        # Before anybody is served there is nothing that a blocking call could hold up.
+        socket_path.unlink(missing_ok=True)  # noqa: ASYNC240
         host.counter = TicketCounter(counter_path(socket_path))
         server = await loop.create_unix_server(host.connection, str(socket_path))
-        socket_path.chmod(0o660)
+        socket_path.chmod(0o660)  # noqa: ASYNC240
         where = str(socket_path)
     elif address is not None and tls is not None:
         server = await loop.create_server(host.connection, *address, ssl=tls)

@@ -43,7 +43,7 @@ class HostSettings:
     memory_bytes: int = 4096 * MIB
     connections_max: int = 64
     # A worker may ask for less than this, never for more.
-    limits_max: SandboxLimits = SandboxLimits(
+    limits_max: SandboxLimits = SandboxLimits(  # noqa: RUF009 - immutable
         cpu_per_callback_ms=10_000, memory_bytes=1024 * MIB, cpu_cores=2.0, pids_max=64,
         tmp_bytes=128 * MIB, start_timeout_ms=30_000, start_cpu_ms=30_000, restarts_max=20,
     )  # fmt: skip

@@ -13,9 +13,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from pokerarena_sdk import project
-from pokerarena_sdk.project import ProjectError
-
 from pokerarena.errors import ArenaError, Invalid, Unavailable
 from pokerarena.sandbox import cgroups, rootfs
 from pokerarena.sandbox.archive import Package, read_upload
@@ -26,7 +23,10 @@ from pokerarena.sandbox.player import HostedPlayer
 from pokerarena.sandbox.process import SandboxLauncher
 from pokerarena.sandbox.runtime import RuntimeName, find_runtime
 from pokerarena.sandbox.store import AgentStore
+from pokerarena_sdk import project
+from pokerarena_sdk.project import ProjectError
 
+_OPEN_FOLDER: Final = "/var/tmp"  # noqa: S108 - mkdtemp makes a name of its own in it
 DEFAULT_ROOTFS: Final = Path("/var/lib/pokerarena/rootfs")
 
 
@@ -38,9 +38,7 @@ def read_agent(path: Path) -> Package:
         raise Invalid("agent_unreadable", f"{str(error).capitalize()}.") from None
 
 
-def missing(
-    runtime: RuntimeName = RuntimeName.RUNC, tree: Path = DEFAULT_ROOTFS
-) -> list[str]:
+def missing(runtime: RuntimeName = RuntimeName.RUNC, tree: Path = DEFAULT_ROOTFS) -> list[str]:
     """What keeps sandboxes from working here, each with what to do; empty when nothing does."""
     found = []
     for question in (lambda: find_runtime(runtime), cgroups.detect):
@@ -83,9 +81,9 @@ async def local_sandboxes(
             raise Unavailable("rootfs_missing", f"{wrong}.")
         rootfs.build(tree)
     # The users of sandboxes must be able to pass, which a private temporary folder would not let.
-    folder = Path(tempfile.mkdtemp(prefix="pokerarena-agents-", dir="/var/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="pokerarena-agents-", dir=_OPEN_FOLDER))
     try:
-        folder.chmod(0o755)
+        folder.chmod(0o755)  # noqa: ASYNC240 - once, before anything runs
         home = SandboxHome(found, tree / rootfs.ROOT, DEFAULT_BASE)
         try:
             yield LocalSandboxes(home, AgentStore(folder))

@@ -13,8 +13,6 @@ import json
 from collections import deque
 from typing import Final, NamedTuple
 
-from pokerarena_sdk.manifest import Manifest
-
 from pokerarena.agents.player import Failure, FallbackReason, Reply
 from pokerarena.errors import Unavailable
 from pokerarena.protocol.answers import MalformedAnswer, decode_answer
@@ -23,6 +21,7 @@ from pokerarena.sandbox.limits import SandboxLimits
 from pokerarena.sandbox.process import Ended, Launcher, Running, SandboxReport
 from pokerarena.sandbox.runtime import StartFailed
 from pokerarena.sandbox.turns import Turns
+from pokerarena_sdk.manifest import Manifest
 
 _LATE_IDS_KEPT: Final = 1_024
 _ENDS_KEPT: Final = 16

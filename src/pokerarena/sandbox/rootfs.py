@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pokerarena_sdk
-
 from pokerarena.errors import Unavailable
 from pokerarena.sandbox.rootfs_files import (
     ALWAYS,
@@ -147,11 +146,12 @@ def _need_tools() -> None:
 
 
 def _run(command: list[str], cwd: Path | None = None) -> str:
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
-    for name, value in os.environ.items():
-        # Where packages come from is the machine's business: a proxy, another apt configuration.
-        if name.lower().endswith("_proxy") or name == "APT_CONFIG":
-            environment[name] = value
+    # Where packages come from is the machine's business: a proxy, another apt configuration.
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name.lower().endswith("_proxy") or name == "APT_CONFIG"
+    } | {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
     done = subprocess.run(
         command,
         cwd=cwd,
@@ -194,13 +194,8 @@ def _first_known(choice: tuple[str, ...], python: str) -> str:
 
 
 def _arrange(root: Path, python: str) -> None:
-    for pattern in PRUNED:
-        for path in root.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    library = root / "usr/lib" / python
-    for pattern in PRUNED_FROM_PYTHON:
-        for path in library.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    _prune(root, PRUNED)
+    _prune(root / "usr/lib" / python, PRUNED_FROM_PYTHON)
     for folder in _EMPTY_FOLDERS:
         (root / folder).mkdir(exist_ok=True)
     for link, goal in (("lib", "usr/lib"), ("lib64", "usr/lib64"), ("bin", "usr/bin")):
@@ -211,15 +206,7 @@ def _arrange(root: Path, python: str) -> None:
     for name in ("blas", "lapack"):
         for path in root.glob(f"usr/lib/*/{name}/lib{name}.so.3"):
             (path.parent.parent / f"lib{name}.so.3").symlink_to(f"{name}/lib{name}.so.3")
-    certificates = sorted(root.glob("usr/share/ca-certificates/mozilla/*.crt"))
-    if certificates:
-        bundle = root / "etc/ssl/certs/ca-certificates.crt"
-        bundle.parent.mkdir(parents=True, exist_ok=True)
-        bundle.write_bytes(b"".join(path.read_bytes() for path in certificates))
-        shutil.rmtree(root / "usr/share/ca-certificates")
-        # Where Debian's OpenSSL looks first.
-        (root / "usr/lib/ssl").mkdir(exist_ok=True)
-        (root / "usr/lib/ssl/cert.pem").symlink_to("/etc/ssl/certs/ca-certificates.crt")
+    _bundle_certificates(root)
     packages = root / "usr/lib/python3/dist-packages"
     packages.mkdir(parents=True, exist_ok=True)
     shutil.copytree(
@@ -230,11 +217,31 @@ def _arrange(root: Path, python: str) -> None:
     for name, content in STATIC_FILES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(content, encoding="utf-8")
-    # A package index, a setuid program or a device would have no use in there.
+    # A device or a socket would have no use in there.
     for path in _walk(root):
         mode = path.lstat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
             path.unlink()
+
+
+def _prune(folder: Path, patterns: tuple[str, ...]) -> None:
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _bundle_certificates(root: Path) -> None:
+    certificates = sorted(root.glob("usr/share/ca-certificates/mozilla/*.crt"))
+    bundle = root / "etc/ssl/certs/ca-certificates.crt"
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    bundle.write_bytes(b"".join(path.read_bytes() for path in certificates))
+    shutil.rmtree(root / "usr/share/ca-certificates", ignore_errors=True)
+    # Where Debian's OpenSSL looks first.
+    (root / "usr/lib/ssl").mkdir(exist_ok=True)
+    (root / "usr/lib/ssl/cert.pem").symlink_to("/etc/ssl/certs/ca-certificates.crt")
 
 
 def _precompile(root: Path, python: str) -> None:

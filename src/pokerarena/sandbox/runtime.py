@@ -132,8 +132,7 @@ async def delete(runtime: Runtime, state: Path, name: str) -> None:
     """Delete what the runtime keeps of a container that has ended."""
     if runtime.name is RuntimeName.RUNSC:
         # Its own command waits five seconds for a sandbox that we have killed already.
-        for path in state.glob(f"{name}*"):
-            path.unlink(missing_ok=True)
+        _forget(state, name)
         return
     if not (state / name).exists():
         return
@@ -147,6 +146,11 @@ async def delete(runtime: Runtime, state: Path, name: str) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
+
+
+def _forget(state: Path, name: str) -> None:
+    for path in state.glob(f"{name}*"):
+        path.unlink(missing_ok=True)
 
 
 def _message(log: Path) -> str:

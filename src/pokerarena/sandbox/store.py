@@ -14,11 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pokerarena_sdk import manifest as manifests
-from pokerarena_sdk.manifest import Manifest
-
 from pokerarena.errors import NotFound
 from pokerarena.sandbox.archive import Package, PackedFile, content_digest
+from pokerarena_sdk import manifest as manifests
+from pokerarena_sdk.manifest import Manifest
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _MANIFEST: Final = "manifest.json"
@@ -101,7 +100,7 @@ class AgentStore:
             target.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(target, flags, 0o700)
-            with open(fd, "wb") as out:
+            with os.fdopen(fd, "wb") as out:
                 out.write(file.data)
                 # Explicit, whatever the umask: the sandbox reads these as another user.
                 os.fchmod(fd, 0o555 if file.executable else 0o444)
