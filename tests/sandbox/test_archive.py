@@ -50,7 +50,7 @@ def tarred(files, extra=(), compress=True):
             archive.addfile(info, io.BytesIO(data))
         for info in extra:
             archive.addfile(info)
-    return gzip.compress(raw.getvalue()) if compress else raw.getvalue()
+    return gzip.compress(raw.getvalue(), mtime=0) if compress else raw.getvalue()
 
 
 def member(name, kind, **fields):
@@ -213,6 +213,7 @@ def test_encrypted_and_oddly_packed_zips_are_refused():
         (zipped({"agent.json": MANIFEST}), "", "manifest_invalid"),
         (b"\x7fELF", "x", "manifest_invalid"),
     ],
+    ids=range(9),
 )
 def test_what_is_no_agent_is_refused_with_a_code(data, name, code):
     assert refused(data, name) == code

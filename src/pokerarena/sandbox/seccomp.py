@@ -65,79 +65,18 @@ ALLOWED: Final = frozenset(_GROUPS.split())
 
 # Named in the red-team list or known to widen the kernel's attack surface: tests assert that none
 # of these ever enters the list above.
-_DANGEROUS: Final = [
-    "unshare",
-    "setns",
-    "mount",
-    "umount2",
-    "move_mount",
-    "open_tree",
-    "fsopen",
-    "fsmount",
-    "fsconfig",
-    "fspick",
-    "mount_setattr",
-    "pivot_root",
-    "chroot",
-    "ptrace",
-    "process_vm_readv",
-    "process_vm_writev",
-    "process_madvise",
-    "kcmp",
-    "pidfd_getfd",
-    "bpf",
-    "perf_event_open",
-    "userfaultfd",
-    "keyctl",
-    "add_key",
-    "request_key",
-    "io_uring_setup",
-    "io_uring_enter",
-    "io_uring_register",
-    "io_setup",
-    "io_submit",
-    "clone3",
-    "open_by_handle_at",
-    "name_to_handle_at",
-    "fanotify_init",
-    "init_module",
-    "finit_module",
-    "delete_module",
-    "kexec_load",
-    "kexec_file_load",
-    "reboot",
-    "swapon",
-    "swapoff",
-    "acct",
-    "syslog",
-    "quotactl",
-    "nfsservctl",
-    "settimeofday",
-    "clock_settime",
-    "clock_adjtime",
-    "adjtimex",
-    "iopl",
-    "ioperm",
-    "personality",
-    "modify_ldt",
-    "lookup_dcookie",
-    "mbind",
-    "set_mempolicy",
-    "migrate_pages",
-    "move_pages",
-    "mknod",
-    "mknodat",
-    "vhangup",
-    "sethostname",
-    "setdomainname",
-    "memfd_secret",
-    "msgget",
-    "semget",
-    "shmget",
-    "mq_open",
-    "socketcall",
-    "ipc",
-]
+_DANGEROUS: Final = (
+    "unshare setns mount umount2 move_mount open_tree fsopen fsmount fsconfig fspick"
+    " mount_setattr pivot_root chroot ptrace process_vm_readv process_vm_writev process_madvise"
+    " kcmp pidfd_getfd bpf perf_event_open userfaultfd keyctl add_key request_key io_uring_setup"
+    " io_uring_enter io_uring_register io_setup io_submit clone3 open_by_handle_at"
+    " name_to_handle_at fanotify_init init_module finit_module delete_module kexec_load"
+    " kexec_file_load reboot swapon swapoff acct syslog quotactl nfsservctl settimeofday"
+    " clock_settime clock_adjtime adjtimex iopl ioperm personality modify_ldt lookup_dcookie"
+    " mbind set_mempolicy migrate_pages move_pages mknod mknodat vhangup sethostname"
+    " setdomainname memfd_secret msgget semget shmget mq_open socketcall ipc"
+)
+NEVER: Final = frozenset(_DANGEROUS.split())
 
 
 def profile(
