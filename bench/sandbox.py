@@ -39,6 +39,15 @@ from pokerarena_sdk.practice import positions
 AGENT = b"def act(view):\n    return view.check_or_call()\n"
 CALLBACK = next(positions())[1]
 IN_FLIGHT = (1, 4, 16, 64)
+
+
+class Solo:
+    """Whether the bench asks one player at a time, as a single sequential match does."""
+
+    alone = False
+
+
+SLICES = 5
 BUDGET_BYTES = 4096 * MIB
 
 
@@ -91,28 +100,29 @@ def round_trips(write: Callable[[bytes], Any], read: Callable[[], bytes], second
     return statistics.median(taken) * 1e6
 
 
-def bare_figures(bench: Bench) -> dict[str, float]:
-    """The plain process: round trip, start, and ping-pong between two."""
-    started_s = time.perf_counter()
-    with bare_agent(bench) as one, bare_agent(bench) as other:
-        one.stdin.write(LINES[0])
-        one.stdout.read(4096)
-        start_ms = (time.perf_counter() - started_s) * 1000
-        other.stdin.write(LINES[0])
-        other.stdout.read(4096)
-        trip_us = round_trips(one.stdin.write, lambda: one.stdout.read(4096), bench.seconds)
-        count, until_s = 0, time.perf_counter() + bench.seconds
-        begun_s = time.perf_counter()
-        while time.perf_counter() < until_s:
-            agent = (one, other)[count % 2]
+class PingPong:
+    """The yardstick: two plain processes, asked in turn, by the shortest code there is."""
+
+    def __init__(self, bench: Bench, one: Any, other: Any) -> None:
+        self._slice_s = bench.seconds / SLICES
+        self._agents = (one, other)
+        for agent in self._agents:
+            agent.stdin.write(LINES[0])
+            agent.stdout.read(4096)
+
+    def rate(self) -> float:
+        """Decisions a second in one short slice of time."""
+        count, begun_s = 0, time.perf_counter()
+        while (now_s := time.perf_counter()) < begun_s + self._slice_s:
+            agent = self._agents[count % 2]
             agent.stdin.write(LINES[count % len(LINES)])
             agent.stdout.read(4096)
             count += 1
-        return {
-            "round_trip_us": trip_us,
-            "start_ms": start_ms,
-            "decisions_per_s": count / (time.perf_counter() - begun_s),
-        }
+        return count / (now_s - begun_s)
+
+    def round_trip_us(self, seconds: float) -> float:
+        agent = self._agents[0]
+        return round_trips(agent.stdin.write, lambda: agent.stdout.read(4096), seconds)
 
 
 @asynccontextmanager
@@ -120,7 +130,10 @@ async def sandboxes(bench: Bench, runtime: RuntimeName, count: int) -> Any:
     home = SandboxHome(find_runtime(runtime), bench.tree, bench.folder / "home")
     manifest = {"runtime": "python3", "entry_point": "bot.py", "max_in_flight": 64}
     agent = AgentStore(bench.folder / "store").put(read_upload(zipped(manifest)))
-    players = [HostedPlayer(SandboxLauncher(home, agent), agent.manifest) for _ in range(count)]
+    players = [
+        HostedPlayer(SandboxLauncher(home, agent), agent.manifest, alone=lambda: Solo.alone)
+        for _ in range(count)
+    ]
     try:
         started_s = time.perf_counter()
         await asyncio.gather(*(player.open() for player in players))
@@ -143,8 +156,9 @@ def zipped(manifest: dict[str, Any]) -> bytes:
 
 async def rate(players: list[Any], in_flight: int, seconds: float) -> float:
     """Decisions a second: each player has so many callbacks in flight, all the time."""
-    count, until_s = 0, time.perf_counter() + seconds
-    begun_s = time.perf_counter()
+    Solo.alone = in_flight == 1
+    count, begun_s = 0, time.perf_counter()
+    until_s = begun_s + seconds
 
     async def keep(player: Any, slot: int) -> None:
         nonlocal count
@@ -157,9 +171,8 @@ async def rate(players: list[Any], in_flight: int, seconds: float) -> float:
     if in_flight == 1:
         # As in a hand: one player at a time.
         while time.perf_counter() < until_s:
-            await players[count % len(players)].ask(
-                f"d{count % len(LINES)}", LINES[count % len(LINES)], 5_000
-            )
+            number = count % len(LINES)
+            await players[count % len(players)].ask(f"d{number}", LINES[number], 5_000)
             count += 1
     else:
         await asyncio.gather(
@@ -168,7 +181,24 @@ async def rate(players: list[Any], in_flight: int, seconds: float) -> float:
     return count / (time.perf_counter() - begun_s)
 
 
-async def sandbox_figures(bench: Bench, runtime: RuntimeName) -> dict[str, float]:
+async def rates(bench: Bench, players: list[Any], yardstick: PingPong) -> dict[str, float]:
+    """Each rate, and its ratio to the yardstick measured in between: load that comes and goes on
+    the machine meets both alike."""
+    figures = {}
+    for in_flight in IN_FLIGHT:
+        measured, ratios = [], []
+        for _ in range(SLICES):
+            before = yardstick.rate()
+            measured.append(await rate(players, in_flight, bench.seconds / SLICES))
+            ratios.append(measured[-1] / ((before + yardstick.rate()) / 2))
+        figures[f"decisions_per_s_{in_flight}"] = statistics.median(measured)
+        figures[f"times_ping_pong_{in_flight}"] = statistics.median(ratios)
+    return figures
+
+
+async def sandbox_figures(
+    bench: Bench, runtime: RuntimeName, yardstick: PingPong
+) -> dict[str, float]:
     figures: dict[str, float] = {}
     async with sandboxes(bench, runtime, 1) as (players, start_ms):
         figures["start_ms"] = start_ms
@@ -180,9 +210,18 @@ async def sandbox_figures(bench: Bench, runtime: RuntimeName) -> dict[str, float
         loop.remove_reader(pipes._out)
         for fd in (pipes._in, pipes._out):
             os.set_blocking(fd, True)
-        figures["round_trip_us"] = round_trips(
-            lambda data: os.write(pipes._in, data), lambda: os.read(pipes._out, 4096), bench.seconds
-        )
+        trips, bare = [], []
+        for _ in range(SLICES):
+            bare.append(yardstick.round_trip_us(bench.seconds / SLICES))
+            trips.append(
+                round_trips(
+                    lambda data: os.write(pipes._in, data),
+                    lambda: os.read(pipes._out, 4096),
+                    bench.seconds / SLICES,
+                )
+            )
+        figures["round_trip_us"] = statistics.median(trips)
+        figures["bare_round_trip_us"] = statistics.median(bare)
         for fd in (pipes._in, pipes._out):
             os.set_blocking(fd, False)
         loop.add_reader(pipes._out, pipes._on_output)
@@ -195,8 +234,7 @@ async def sandbox_figures(bench: Bench, runtime: RuntimeName) -> dict[str, float
             freeze_us.append((time.perf_counter() - started_s) * 1e6)
         figures["freeze_and_thaw_us"] = statistics.median(freeze_us)
     async with sandboxes(bench, runtime, 2) as (players, _):
-        for in_flight in IN_FLIGHT:
-            figures[f"decisions_per_s_{in_flight}"] = await rate(players, in_flight, bench.seconds)
+        figures |= await rates(bench, players, yardstick)
         await asyncio.sleep(0.05)
         cgroup = players[0]._process.cgroup
         before_ns = cgroup.cpu_ns()
@@ -205,7 +243,7 @@ async def sandbox_figures(bench: Bench, runtime: RuntimeName) -> dict[str, float
     return figures
 
 
-async def host_figures(bench: Bench, way: str) -> dict[str, float]:
+async def host_figures(bench: Bench, way: str, yardstick: PingPong) -> dict[str, float]:
     """The same with an agent-host in its own process: on leased sandboxes, or by frames."""
     from pokerarena.sandbox.confinement import clean_environment
     from pokerarena.sandbox.host_client import HostAddress, HostPool
@@ -234,17 +272,14 @@ async def host_figures(bench: Bench, way: str) -> dict[str, float]:
         tokens = TokenMaker(read_private_key(folder / "private.pem"), "bench", time.time)
         pool = HostPool([HostAddress("bench", folder / "host.sock")], tokens, load)
         players = [
-            pool.player(package.digest, package.manifest)
+            pool.player(package.digest, package.manifest, alone=lambda: Solo.alone)
             if way == "lease"
             else RemotePlayer(pool, package.digest, 64)
             for _ in range(2)
         ]
         for player in players:
             await player.open()
-        figures = {
-            f"decisions_per_s_{in_flight}": await rate(players, in_flight, bench.seconds)
-            for in_flight in IN_FLIGHT
-        }
+        figures = await rates(bench, players, yardstick)
         for player in players:
             await player.close()
         pool.close()
@@ -255,24 +290,27 @@ async def host_figures(bench: Bench, way: str) -> dict[str, float]:
         process.communicate(timeout=20)
 
 
-def show(bare: dict[str, float], measured: dict[str, dict[str, float]]) -> None:
-    base = bare["decisions_per_s"]
-    print(f"bare process      round trip {bare['round_trip_us']:7.1f} µs   start "
-          f"{bare['start_ms']:6.0f} ms   ping-pong of two {base:8.0f} decisions/s")  # fmt: skip
+def show(measured: dict[str, dict[str, float]]) -> None:
     for name, figures in measured.items():
+        print(name)
         if "round_trip_us" in figures:
-            added_us = figures["round_trip_us"] - bare["round_trip_us"]
-            print(f"{name:17} round trip {figures['round_trip_us']:7.1f} µs   start "
-                  f"{figures['start_ms']:6.0f} ms   added to a callback {added_us:+.1f} µs")  # fmt: skip
-            print(f"{'':17} freeze and thaw {figures['freeze_and_thaw_us']:.0f} µs, CPU while others "
-                  f"think {figures['cpu_ns_while_others_think']:.0f} ns, memory "
-                  f"{figures['memory_bytes'] / MIB:.0f} MiB: "
-                  f"{BUDGET_BYTES // int(figures['memory_bytes'])} such agents in 4 GiB, "
-                  f"{BUDGET_BYTES // SandboxLimits().memory_bytes} with all quotas used up")  # fmt: skip
+            trip_us, bare_us = figures["round_trip_us"], figures["bare_round_trip_us"]
+            used = int(figures["memory_bytes"])
+            print(
+                f"  a callback       {trip_us:8.1f} µs, {trip_us - bare_us:+.1f} µs against the plain "
+                f"process ({bare_us:.1f} µs)\n"
+                f"  a start          {figures['start_ms']:8.0f} ms until the agent reads "
+                f"(plain process {figures['bare_start_ms']:.0f} ms)\n"
+                f"  freeze and thaw  {figures['freeze_and_thaw_us']:8.0f} µs; CPU used while others "
+                f"think: {figures['cpu_ns_while_others_think']:.0f} ns\n"
+                f"  memory           {used / MIB:8.0f} MiB: {BUDGET_BYTES // used} such agents in 4 GiB,"
+                f" {BUDGET_BYTES // SandboxLimits().memory_bytes} that use up their quotas"
+            )
         for in_flight in IN_FLIGHT:
-            if (value := figures.get(f"decisions_per_s_{in_flight}")) is not None:
-                print(f"{name:17} two agents, {in_flight:2} in flight each: {value:8.0f} decisions/s"
-                      f"   {value / base:5.2f} × ping-pong")  # fmt: skip
+            print(
+                f"  {in_flight:2} in flight     {figures[f'decisions_per_s_{in_flight}']:8.0f} "
+                f"decisions/s, {figures[f'times_ping_pong_{in_flight}']:.2f} × bare ping-pong"
+            )
 
 
 def main() -> int:
@@ -287,20 +325,37 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="pokerarena-bench-", dir="/var/tmp") as name:
         Path(name).chmod(0o755)
         bench = Bench(Path(name), options.rootfs / rootfs.ROOT, options.seconds)
-        bare = bare_figures(bench)
         measured: dict[str, dict[str, float]] = {}
-        for runtime in options.runtimes.split(","):
-            try:
-                measured[runtime] = uvloop.run(sandbox_figures(bench, RuntimeName(runtime)))
-            except Unavailable as error:
-                print(f"{runtime}: not measured: {error}", file=sys.stderr)
-        measured["leased from host"] = uvloop.run(host_figures(bench, "lease"))
-        measured["frames to host"] = uvloop.run(host_figures(bench, "frames"))
+        started_s = time.perf_counter()
+        with bare_agent(bench) as one, bare_agent(bench) as other:
+            yardstick = PingPong(bench, one, other)
+            bare_start_ms = (time.perf_counter() - started_s) * 1000 / 2
+            for runtime in options.runtimes.split(","):
+                try:
+                    figures = uvloop.run(sandbox_figures(bench, RuntimeName(runtime), yardstick))
+                except Unavailable as error:
+                    print(f"{runtime}: not measured: {error}", file=sys.stderr)
+                    continue
+                measured[runtime] = figures | {"bare_start_ms": bare_start_ms}
+            for way in ("lease", "frames"):
+                measured[f"runc through an agent-host, {way}"] = uvloop.run(
+                    host_figures(bench, way, yardstick)
+                )
     if options.json:
-        print(json.dumps({"bare": bare, **measured}))
+        print(json.dumps(measured))
     else:
-        show(bare, measured)
-    return 0
+        show(measured)
+    failed = not reached(measured)
+    return 1 if failed else 0
+
+
+def reached(measured: dict[str, dict[str, float]]) -> bool:
+    """Whether runc adds at most 0.1 ms to a callback and runs many hands at 3 × ping-pong."""
+    figures = measured.get("runc")
+    if figures is None:
+        return False
+    added_us = figures["round_trip_us"] - figures["bare_round_trip_us"]
+    return added_us <= 100 and figures["times_ping_pong_16"] >= 3
 
 
 if __name__ == "__main__":

@@ -181,7 +181,6 @@ def _resources(spec: SandboxSpec) -> dict[str, Any]:
         "cpu": {
             "quota": int(limits.cpu_cores * CPU_PERIOD_US),
             "period": CPU_PERIOD_US,
-            "shares": 256,
         },
         "pids": {"limit": limits.pids_max + spec.extra_pids},
     }

@@ -270,11 +270,16 @@ class HostPool:
         await self._where_there_is_room(on)
 
     def player(
-        self, digest: str, manifest: Manifest, limits: SandboxLimits | None = None
+        self,
+        digest: str,
+        manifest: Manifest,
+        limits: SandboxLimits | None = None,
+        *,
+        alone: Callable[[], bool] | None = None,
     ) -> HostedPlayer | RemotePlayer:
         """A player for this agent: on leased sandboxes where all hosts are on this machine."""
         if all(address.socket_path is not None for address in self._addresses):
-            return HostedPlayer(LeaseLauncher(self, digest), manifest, limits)
+            return HostedPlayer(LeaseLauncher(self, digest), manifest, limits, alone=alone)
         return RemotePlayer(self, digest, manifest.max_in_flight, limits, events=manifest.events)
 
     async def _where_there_is_room(self, on: Callable[[HostConnection], Awaitable[T]]) -> T:

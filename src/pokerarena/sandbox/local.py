@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -58,10 +58,17 @@ class LocalSandboxes:
         self._home = home
         self._store = store
 
-    def player(self, path: Path, limits: SandboxLimits | None = None) -> HostedPlayer:
-        """A player for an agent's file or folder."""
+    def player(
+        self,
+        path: Path,
+        limits: SandboxLimits | None = None,
+        *,
+        alone: Callable[[], bool] | None = None,
+    ) -> HostedPlayer:
+        """A player for an agent's file or folder; for `alone` see `HostedPlayer`."""
         agent = self._store.put(read_agent(path))
-        return HostedPlayer(SandboxLauncher(self._home, agent), agent.manifest, limits)
+        launcher = SandboxLauncher(self._home, agent)
+        return HostedPlayer(launcher, agent.manifest, limits, alone=alone)
 
 
 @asynccontextmanager

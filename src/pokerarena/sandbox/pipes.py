@@ -11,12 +11,14 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 from typing import Final, Protocol
 
 from pokerarena.sandbox.limits import SandboxLimits
 
 _READ_BYTES: Final = 1 << 16
 _PIPE_BYTES: Final = 1 << 18
+_SELECT_MAX: Final = 1_024
 
 
 class Listener(Protocol):
@@ -98,17 +100,37 @@ class AgentPipes:
                 os.close(fd)
         self.inner = ()
 
-    def send(self, data: bytes) -> bool:
-        """Send, or queue; false when the agent does not read and too much waits already."""
+    def send(self, data: bytes, *, at_once: bool = False) -> bool:
+        """Send, or queue; false when the agent does not read and too much waits already.
+
+        `at_once` is for a callback that is alone: the others of a turn of the loop share a write.
+        """
         if not self._open:
             return False
         if len(self._waiting) + len(data) > self._limits.input_waiting_max_bytes:
             return False
-        if not self._waiting:
-            # What else is asked in this turn of the loop leaves in the same write.
+        if self._waiting:
+            self._waiting += data
+        elif at_once and not self._writing:
+            sent = self._write(data)
+            if sent < len(data):
+                self._waiting += data[sent:]
+                self._writing = True
+                self._loop.add_writer(self._in, self._on_writable)
+        else:
             self._loop.call_soon(self._flush)
-        self._waiting += data
+            self._waiting += data
         return True
+
+    def wait_briefly(self, seconds: float) -> None:
+        """Take what the agent says within this time, blocking; for a loop with nothing else to do."""
+        # select() knows only the first 1,024 descriptors.
+        if (
+            self._open
+            and self._out < _SELECT_MAX
+            and select.select([self._out], [], [], seconds)[0]
+        ):
+            self._on_output()
 
     def turn_begins(self) -> None:
         """A fresh allowance for output that answers nothing."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from pokerarena.agents.player import Failure, FallbackReason, Reply
@@ -28,6 +30,9 @@ _ENDS_KEPT: Final = 16
 _LAST_WORD_S: Final = 0.2
 _CLOSED_GRACE_S: Final = 0.1
 _MAX_ERROR_CHARS: Final = 240
+_TIMER_SLACK_S: Final = 0.001
+_ON_THE_SPOT_S: Final = 0.0002
+_YIELD_S: Final = 0.002
 
 
 class Usage(NamedTuple):
@@ -45,19 +50,29 @@ class Usage(NamedTuple):
 class _Asked:
     """A callback in flight."""
 
-    __slots__ = ("future", "timer")
+    __slots__ = ("deadline_ms", "due_s", "future")
 
-    def __init__(self, future: asyncio.Future[Reply]) -> None:
+    def __init__(self, future: asyncio.Future[Reply], due_s: float, deadline_ms: int) -> None:
         self.future = future
-        self.timer: asyncio.TimerHandle | None = None
+        self.due_s = due_s
+        self.deadline_ms = deadline_ms
 
 
 class HostedPlayer:
     """Implements `agents.player.Player` over a sandbox, restarted a bounded number of times."""
 
     def __init__(
-        self, launcher: Launcher, manifest: Manifest, limits: SandboxLimits | None = None
+        self,
+        launcher: Launcher,
+        manifest: Manifest,
+        limits: SandboxLimits | None = None,
+        *,
+        alone: Callable[[], bool] | None = None,
     ) -> None:
+        """`alone` says whether nobody else waits for this event loop, as in a single sequential
+        match: then a fast answer is waited for on the spot, without a turn of the loop."""
+        self._alone = alone
+        self._yielded_s = 0.0
         self._launcher = launcher
         self._limits = limits or SandboxLimits()
         self._manifest = manifest
@@ -67,6 +82,8 @@ class HostedPlayer:
         self._starting: asyncio.Task[None] | None = None
         self._burials: set[asyncio.Task[None]] = set()
         self._asked: dict[str, _Asked] = {}
+        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline_s = 0.0
         self._late: deque[str] = deque(maxlen=_LATE_IDS_KEPT)
         self._late_without_id = 0
         self._silent_timeouts = 0
@@ -109,24 +126,26 @@ class HostedPlayer:
         process, turns = self._process, self._turns
         if process is None or turns is None:
             return self._not_running()
-        asked = _Asked(self._loop.create_future())
+        asked = _Asked(self._loop.create_future(), due_s, deadline_ms)
         if decision_id in self._asked:
             return Failure(FallbackReason.INFRASTRUCTURE, "a decision was asked for twice")
         if turns.in_flight == 0:
             process.pipes.turn_begins()
         self._asked[decision_id] = asked
         turns.begin()
-        asked.timer = self._loop.call_at(due_s, self._on_timeout, decision_id, deadline_ms)
-        if not process.pipes.send(line):
+        if self._deadline is None or due_s < self._deadline_s:
+            self._set_deadline(due_s)
+        if not process.pipes.send(line, at_once=turns.in_flight == 1):
             self._settle(
                 decision_id,
                 Failure(FallbackReason.TIMEOUT, "does not read its input; too much of it waits"),
             )
+        elif self._alone is not None and turns.in_flight == 1 and self._alone():
+            await self._wait_on_the_spot(process)
         try:
             return await asked.future
         except asyncio.CancelledError:
             if self._asked.pop(decision_id, None) is not None:
-                asked.timer.cancel()
                 self._late.append(decision_id)
                 self._late_without_id += 1
                 turns.end()
@@ -147,6 +166,8 @@ class HostedPlayer:
     async def close(self) -> None:
         """End the sandbox; nothing of it is left when this returns."""
         self._closed = True
+        if self._deadline is not None:
+            self._deadline.cancel()
         if self._starting is not None:
             self._starting.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -260,8 +281,6 @@ class HostedPlayer:
         asked = self._asked.pop(decision_id, None)
         if asked is None:
             return
-        if asked.timer is not None:
-            asked.timer.cancel()
         if not asked.future.done():
             asked.future.set_result(reply)
         if self._turns is not None:
@@ -276,7 +295,31 @@ class HostedPlayer:
         if self._process is not None and self._process.pipes.stray(size_bytes + 1):
             self.output_flood()
 
+    async def _wait_on_the_spot(self, process: Running) -> None:
+        now_s = time.monotonic()
+        if now_s - self._yielded_s > _YIELD_S:
+            # Signals, timers and whoever comes along must have their turn all the same.
+            self._yielded_s = now_s
+            await asyncio.sleep(0)
+        process.pipes.wait_briefly(_ON_THE_SPOT_S)
+
     # Failures.
+
+    def _set_deadline(self, due_s: float) -> None:
+        """One timer for all in flight: a timer of its own would cost each callback 3 µs."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline_s = due_s
+        self._deadline = self._loop.call_at(due_s, self._on_deadline)
+
+    def _on_deadline(self) -> None:
+        self._deadline = None
+        now_s = self._loop.time() + _TIMER_SLACK_S
+        for decision_id, asked in list(self._asked.items()):
+            if asked.due_s <= now_s and decision_id in self._asked:
+                self._on_timeout(decision_id, asked.deadline_ms)
+        if self._asked and self._deadline is None:
+            self._set_deadline(min(asked.due_s for asked in self._asked.values()))
 
     def _on_timeout(self, decision_id: str, deadline_ms: int) -> None:
         process = self._process

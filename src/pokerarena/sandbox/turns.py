@@ -70,11 +70,12 @@ class Turns:
     def begin(self) -> None:
         """A callback is about to be sent."""
         if self.in_flight == 0:
+            now_ns = self._meter.cpu_ns()
             if self._meter.frozen:
                 self._meter.thaw()
             else:
-                self._count_pondering()
-            self._mark_ns = self._meter.cpu_ns()
+                self._count_pondering(now_ns)
+            self._mark_ns = now_ns
             self._left_ns = 0
         self.in_flight += 1
         self._left_ns += self._budget_ns
@@ -106,8 +107,8 @@ class Turns:
         self.max_turn_ns = max(self.max_turn_ns, used_ns)
         self._left_ns = min(self._left_ns - used_ns, self.in_flight * self._budget_ns)
 
-    def _count_pondering(self) -> None:
-        used_ns = self._meter.cpu_ns() - self._mark_ns
+    def _count_pondering(self, now_ns: int) -> None:
+        used_ns = now_ns - self._mark_ns
         self._pondered_ns += max(0, used_ns - TAIL_NS)
 
     def _on_check(self) -> None:
@@ -130,6 +131,7 @@ class Turns:
         if rest_s > 0.0002:
             self._idle = self._loop.call_later(rest_s, self._on_idle)
             return
-        self._count_pondering()
-        self._mark_ns = self._meter.cpu_ns()
+        now_ns = self._meter.cpu_ns()
+        self._count_pondering(now_ns)
+        self._mark_ns = now_ns
         self._meter.freeze()
