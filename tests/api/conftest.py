@@ -12,7 +12,6 @@ from pokerarena.db import Database
 from tests.api.arena import Arena, settings_for
 from tests.api.asgi import Client
 
-
 # Log lines are made as always and then dropped; `capture_logs` still sees them.
 structlog.configure(
     processors=[structlog.contextvars.merge_contextvars, structlog.processors.JSONRenderer()],
