@@ -53,15 +53,24 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
 
-    environment: Environment = Environment.DEVELOPMENT
+    environment: Environment = Field(
+        default=Environment.DEVELOPMENT,
+        description="`production` refuses every development default",
+    )
 
     # Database.
     database_url: SecretStr = Field(
         description="SQLAlchemy URL of PostgreSQL, e.g. postgresql+psycopg://user@host/pokerarena"
     )
-    database_pool_size: int = Field(default=10, ge=1, le=200)
-    database_pool_wait_s: float = Field(default=5.0, gt=0, le=60)
-    database_statement_timeout_ms: int = Field(default=15_000, ge=100, le=600_000)
+    database_pool_size: int = Field(
+        default=10, ge=1, le=200, description="connections of one process"
+    )
+    database_pool_wait_s: float = Field(
+        default=5.0, gt=0, le=60, description="how long a request waits for a free connection"
+    )
+    database_statement_timeout_ms: int = Field(
+        default=15_000, ge=100, le=600_000, description="the longest that one statement may take"
+    )
 
     # Secrets. Both are 32 random bytes in base64.
     master_key: SecretStr = Field(
@@ -72,67 +81,175 @@ class Settings(BaseSettings):
     )
 
     # Identity.
-    registration: Registration = Registration.CLOSED
-    session_ttl_s: int = Field(default=12 * 3600, ge=60, le=30 * 86_400)
-    token_max_ttl_s: int = Field(default=366 * 86_400, ge=60, le=5 * 366 * 86_400)
-    password_min_length: int = Field(default=15, ge=8, le=64)
-    argon2_memory_kib: int = Field(default=19 * 1024, ge=8 * 1024, le=1024 * 1024)
-    argon2_parallel_hashes: int = Field(default=2, ge=1, le=32)
+    registration: Registration = Field(
+        default=Registration.CLOSED,
+        description="whether anybody may create an account, or only an operator",
+    )
+    session_ttl_s: int = Field(
+        default=12 * 3600, ge=60, le=30 * 86_400, description="how long a login lasts"
+    )
+    token_max_ttl_s: int = Field(
+        default=366 * 86_400,
+        ge=60,
+        le=5 * 366 * 86_400,
+        description="the longest life of a personal token",
+    )
+    password_min_length: int = Field(
+        default=15, ge=8, le=64, description="characters of a new password, at least"
+    )
+    argon2_memory_kib: int = Field(
+        default=19 * 1024,
+        ge=8 * 1024,
+        le=1024 * 1024,
+        description="memory of one password hash; stored hashes follow at the next login",
+    )
+    argon2_parallel_hashes: int = Field(
+        default=2, ge=1, le=32, description="password hashes at once in one process"
+    )
 
     # API.
-    api_host: str = "127.0.0.1"
-    api_port: int = Field(default=8080, ge=0, le=65_535)
-    api_max_body_bytes: int = Field(default=256 * 1024, ge=1024, le=64 * 1024 * 1024)
-    api_body_timeout_s: float = Field(default=30.0, gt=0, le=600)
+    api_host: str = Field(default="127.0.0.1", description="address that the API listens on")
+    api_port: int = Field(
+        default=8080,
+        ge=0,
+        le=65_535,
+        description="port that the API listens on; 0 takes a free one",
+    )
+    api_max_body_bytes: int = Field(
+        default=256 * 1024, ge=1024, le=64 * 1024 * 1024, description="the largest request body"
+    )
+    api_body_timeout_s: float = Field(
+        default=30.0, gt=0, le=600, description="how long a request body may take to arrive"
+    )
     api_requests_max: int = Field(
         default=1000, ge=1, le=100_000, description="requests in progress in one process"
     )
-    api_page_max: int = Field(default=200, ge=1, le=1000)
-    api_page_default: int = Field(default=50, ge=1, le=1000)
-    stream_max_per_process: int = Field(default=500, ge=1, le=100_000)
-    stream_max_s: int = Field(default=3600, ge=1, le=86_400)
+    api_page_max: int = Field(default=200, ge=1, le=1000, description="the largest page of a list")
+    api_page_default: int = Field(
+        default=50, ge=1, le=1000, description="the page of a list when the caller names no limit"
+    )
+    stream_max_per_process: int = Field(
+        default=500, ge=1, le=100_000, description="live streams at once in one process"
+    )
+    stream_max_s: int = Field(
+        default=3600,
+        ge=1,
+        le=86_400,
+        description="how long a live stream lasts before its client connects again",
+    )
     stream_send_timeout_s: float = Field(
         default=30.0, gt=0, le=600, description="how long a client may leave an event unread"
     )
     stream_recheck_s: float = Field(
         default=15.0, gt=0, le=600, description="how often an open stream's rights are looked up"
     )
-    stream_keepalive_s: float = Field(default=10.0, gt=0, le=120)
+    stream_keepalive_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=120,
+        description="a silent live stream says this often that it is alive",
+    )
 
     # Per-user quotas.
-    agents_per_user_max: int = Field(default=100, ge=1)
-    versions_per_agent_max: int = Field(default=1000, ge=1)
-    tables_per_user_max: int = Field(default=100, ge=1)
-    tokens_per_user_max: int = Field(default=50, ge=1)
-    run_hands_max: int = Field(default=1_000_000, ge=1)
-    runs_active_per_user_max: int = Field(default=20, ge=1)
+    agents_per_user_max: int = Field(default=100, ge=1, description="agents of one user")
+    versions_per_agent_max: int = Field(default=1000, ge=1, description="versions of one agent")
+    tables_per_user_max: int = Field(default=100, ge=1, description="tables of one user")
+    tokens_per_user_max: int = Field(default=50, ge=1, description="personal tokens of one user")
+    run_hands_max: int = Field(default=1_000_000, ge=1, description="hands of one run")
+    runs_active_per_user_max: int = Field(
+        default=20, ge=1, description="queued and running runs of one user"
+    )
 
     # Callbacks to HTTP agents.
-    callback_schemes: CommaSeparated = ("https", "http")
-    callback_ports: CommaSeparatedPorts = ()
-    callback_domains_allowed: CommaSeparated = ()
-    callback_domains_denied: CommaSeparated = ()
-    callback_allow_private: bool = False
-    callback_connect_timeout_ms: int = Field(default=1_000, ge=10, le=60_000)
-    callback_max_response_bytes: int = Field(default=16 * 1024, ge=256, le=1024 * 1024)
-    callback_resolve_timeout_ms: int = Field(default=1_000, ge=10, le=60_000)
-    callback_resolve_ttl_s: float = Field(default=60.0, gt=0, le=3600)
-    action_time_max_ms: int = Field(default=120_000, ge=100, le=3_600_000)
-    circuit_failures: int = Field(default=10, ge=1, le=1000)
-    circuit_cooldown_s: float = Field(default=5.0, gt=0, le=3600)
+    callback_schemes: CommaSeparated = Field(
+        default=("https", "http"), description="schemes that a callback URL may have"
+    )
+    callback_ports: CommaSeparatedPorts = Field(
+        default=(),
+        description="ports that a callback URL may have; empty: 80, 443 and all from 1024",
+    )
+    callback_domains_allowed: CommaSeparated = Field(
+        default=(),
+        description="the only domains (and all below) that callbacks may go to; empty: any",
+    )
+    callback_domains_denied: CommaSeparated = Field(
+        default=(), description="domains (and all below) that callbacks never go to"
+    )
+    callback_allow_private: bool = Field(
+        default=False, description="whether callbacks may go to private and loopback addresses"
+    )
+    callback_connect_timeout_ms: int = Field(
+        default=1_000, ge=10, le=60_000, description="how long connecting to an agent may take"
+    )
+    callback_max_response_bytes: int = Field(
+        default=16 * 1024, ge=256, le=1024 * 1024, description="the largest answer of an agent"
+    )
+    callback_resolve_timeout_ms: int = Field(
+        default=1_000, ge=10, le=60_000, description="how long resolving an agent's name may take"
+    )
+    callback_resolve_ttl_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="how long a resolved address is used before it is looked up again",
+    )
+    action_time_max_ms: int = Field(
+        default=120_000,
+        ge=100,
+        le=3_600_000,
+        description="the longest time limit that a table may have",
+    )
+    circuit_failures: int = Field(
+        default=10,
+        ge=1,
+        le=1000,
+        description="failures in a row after which a seat is not asked for a while",
+    )
+    circuit_cooldown_s: float = Field(
+        default=5.0, gt=0, le=3600, description="how long it is not asked"
+    )
 
     # Worker.
-    worker_processes: int = Field(default=1, ge=1, le=256)
-    worker_runs_per_process: int = Field(default=1000, ge=1, le=10_000)
-    worker_drain_s: float = Field(default=30.0, gt=0, le=600)
-    run_lease_s: float = Field(default=20.0, ge=1, le=600)
-    run_lease_renew_s: float = Field(default=5.0, gt=0, le=300)
-    reaper_interval_s: float = Field(default=5.0, gt=0, le=300)
+    worker_processes: int = Field(
+        default=1, ge=1, le=256, description="player processes of one worker; about one a core"
+    )
+    worker_runs_per_process: int = Field(
+        default=1000, ge=1, le=10_000, description="runs at once in one player process"
+    )
+    worker_drain_s: float = Field(
+        default=30.0,
+        gt=0,
+        le=600,
+        description="how long a worker that was asked to stop may finish hands",
+    )
+    run_lease_s: float = Field(
+        default=20.0,
+        ge=1,
+        le=600,
+        description="how long a run belongs to a worker that has fallen silent",
+    )
+    run_lease_renew_s: float = Field(
+        default=5.0,
+        gt=0,
+        le=300,
+        description="how often a lease is renewed; at most half of the lease",
+    )
+    reaper_interval_s: float = Field(
+        default=5.0,
+        gt=0,
+        le=300,
+        description="how often a worker looks for runs that another one left",
+    )
     run_recoveries_max: int = Field(
         default=5, ge=1, le=100, description="recoveries in a row without one completed hand"
     )
-    group_commit_hands: int = Field(default=64, ge=1, le=5000)
-    group_commit_ms: int = Field(default=20, ge=0, le=1000)
+    group_commit_hands: int = Field(
+        default=64,
+        ge=1,
+        le=5000,
+        description="a group of finished hands is committed when it has so many,",
+    )
+    group_commit_ms: int = Field(default=20, ge=0, le=1000, description="or is so old")
     hands_ahead_max: int = Field(
         default=256, ge=1, le=10_000, description="hands of one run played but not yet committed"
     )
@@ -142,11 +259,21 @@ class Settings(BaseSettings):
         le=3600,
         description="how long a commit is tried again before its runs are given back",
     )
-    live_updates_per_s: float = Field(default=8.0, gt=0, le=50)
+    live_updates_per_s: float = Field(
+        default=8.0, gt=0, le=50, description="pictures a second of a watched table"
+    )
 
     # Logs.
-    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
-    log_format: str = Field(default="auto", pattern="^(auto|json|console)$")
+    log_level: str = Field(
+        default="INFO",
+        pattern="^(DEBUG|INFO|WARNING|ERROR)$",
+        description="the least important events that are logged",
+    )
+    log_format: str = Field(
+        default="auto",
+        pattern="^(auto|json|console)$",
+        description="`json`, `console`, or `auto`: console where stderr is a terminal",
+    )
 
     @model_validator(mode="after")
     def _refuse_development_defaults(self) -> Settings:

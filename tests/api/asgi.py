@@ -203,7 +203,8 @@ class Stream:
                         data = json.loads(line.removeprefix("data: "))
                     elif line.startswith(":"):
                         data = line[1:].strip()
-                yield name, data
+                if data is not None:
+                    yield name, data
 
     async def next_event(self, name: str, timeout_s: float = 10) -> Any:
         """The data of the next event of this name."""
@@ -212,3 +213,10 @@ class Stream:
                 if found == name:
                     return data
         raise AssertionError(f"the stream ended without an event {name!r}")
+
+    async def next_event_or_end(self) -> tuple[str, Any] | None:
+        """The next event; None when the stream has ended."""
+        async with asyncio.timeout(10):
+            async for event in self.events():
+                return event
+        return None

@@ -179,9 +179,7 @@ async def test_a_seat_at_a_table_that_turns_private_keeps_its_sight(arena: Arena
 
 
 @pytest.mark.parametrize(("then", "now"), [("private", "public"), ("public", "private")])
-async def test_a_run_is_as_hidden_as_its_table_is_or_was(
-    arena: Arena, then: str, now: str
-) -> None:
+async def test_a_run_is_as_hidden_as_its_table_is_or_was(arena: Arena, then: str, now: str) -> None:
     alice, bob = await arena.user("alice"), await arena.user("bob")
     table_id = await new_table(alice, visibility=then)
     await sit(alice, table_id, 1)

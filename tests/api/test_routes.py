@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -12,6 +14,7 @@ from pokerarena.api.access import Undeclared, declared_permissions, needs
 from pokerarena.auth.models import Role, TokenKind
 from pokerarena.auth.permissions import (
     RULES,
+    Ownership,
     Permission,
     Principal,
     Scope,
@@ -187,3 +190,20 @@ def test_authorize_lets_through_exactly_whom_the_rule_names(permission: Permissi
             )
             assert allowed(everything) == may
             assert allowed(nothing) == (may and rule.scope is None)
+
+
+def test_the_guide_lists_every_route_with_what_it_needs(arena: Arena) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `([A-Z]+) (\S+)` \|(.*)\|(.*)\|(.*)\|$", guide, re.MULTILINE))
+    things = {Ownership.NONE: "", Ownership.OWNER: "own", Ownership.VISIBLE: "visible"}
+    served = {
+        (
+            method,
+            path,
+            f" {RULES[permission].who} ",
+            f" {RULES[permission].scope or ''} ".replace("  ", " "),
+            f" {things[RULES[permission].ownership]} ".replace("  ", " "),
+        )
+        for (method, path), permission in declared_permissions(arena.anonymous.app).items()
+    }
+    assert listed == served

@@ -51,9 +51,7 @@ def random_table(random: Random, most_players: int = 10) -> Table:
     seats = tuple(sorted(random.sample(range(1, 11), count)))
     cards = tuple(random.sample(range(52), 2 * count + 5))
     button = random.randrange(count)
-    return Table(
-        rules, seats, tuple(stacks), seats[button], deal_from_deck(cards, count, button)
-    )
+    return Table(rules, seats, tuple(stacks), seats[button], deal_from_deck(cards, count, button))
 
 
 def random_action(random: Random, legal: LegalActions) -> Action:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import combinations
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 from unittest.mock import patch
 from warnings import catch_warnings, simplefilter
 
@@ -18,7 +18,6 @@ from pokerkit import (
     Automation,
     BettingStructure,
     Card,
-    CardsLike,
     Mode,
     Opening,
     StandardHighHand,
@@ -50,19 +49,19 @@ class RememberingHighHand(StandardHighHand):
     strength: int
 
     @classmethod
-    def from_game(cls, hole_cards: CardsLike, board_cards: CardsLike = ()) -> RememberingHighHand:
+    def from_game(cls, hole_cards: Any, board_cards: Any = ()) -> RememberingHighHand:
         numbers = tuple([_NUMBERS[id(card)] for card in (*hole_cards, *board_cards)])
         hand = cls.best.get(numbers)
         if hand is None:
             if len(numbers) < 5:
                 raise ValueError("PokerKit takes fewer than five cards for no hand.")
             hand = cls.__new__(cls)
-            hand.strength = max([cls._strength(five) for five in combinations(numbers, 5)])
+            hand.strength = max([cls.of_five(five) for five in combinations(numbers, 5)])
             cls.best[numbers] = hand
         return hand
 
     @classmethod
-    def _strength(cls, five: tuple[int, ...]) -> int:
+    def of_five(cls, five: tuple[int, ...]) -> int:
         first, second, third, fourth, fifth = five
         key = (
             _PRIMES[first >> 2]
@@ -79,23 +78,38 @@ class RememberingHighHand(StandardHighHand):
             strength = cls.fives[key] = entry.index
         return strength
 
+    @classmethod
+    def agrees_with_pokerkit(cls, numbers: tuple[int, ...]) -> bool:
+        """Whether PokerKit's own, slow way comes to the same strength."""
+        hole, board = (
+            [CARDS[number] for number in numbers[:2]],
+            [CARDS[number] for number in numbers[2:]],
+        )
+        slow = StandardHighHand.from_game(hole, board).entry.index
+        return bool(slow == cls.from_game(hole, board).strength)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RememberingHighHand) and self.strength == other.strength
 
-    def __lt__(self, other: RememberingHighHand) -> bool:
-        return self.strength < other.strength
+    def __lt__(self, other: Any) -> bool:
+        return bool(self.strength < other.strength)
 
-    def __gt__(self, other: RememberingHighHand) -> bool:
-        return self.strength > other.strength
+    def __gt__(self, other: Any) -> bool:
+        return bool(self.strength > other.strength)
 
-    def __le__(self, other: RememberingHighHand) -> bool:
-        return self.strength <= other.strength
+    def __le__(self, other: Any) -> bool:
+        return bool(self.strength <= other.strength)
 
-    def __ge__(self, other: RememberingHighHand) -> bool:
-        return self.strength >= other.strength
+    def __ge__(self, other: Any) -> bool:
+        return bool(self.strength >= other.strength)
 
     def __hash__(self) -> int:
         return self.strength
+
+
+def pokerkit_strength(numbers: tuple[int, ...]) -> int:
+    """Return PokerKit's strength of five to seven cards; higher is better."""
+    return max([RememberingHighHand.of_five(five) for five in combinations(numbers, 5)])
 
 
 _AUTOMATIONS = (
@@ -146,7 +160,9 @@ def order_of_play(count: int, button: int) -> list[int]:
     return [(button + 1 + player) % count for player in range(count)]
 
 
-def oracle(rules: Rules, stacks: tuple[int, ...], button: int, deal: Deal, first_min_bet: int) -> State:
+def oracle(
+    rules: Rules, stacks: tuple[int, ...], button: int, deal: Deal, first_min_bet: int
+) -> State:
     """Return a PokerKit state after the blinds, to be played under `quiet_unshuffled`."""
     RememberingHighHand.best.clear()
     count = len(stacks)
@@ -165,7 +181,7 @@ def oracle(rules: Rules, stacks: tuple[int, ...], button: int, deal: Deal, first
     cards = [deal.holes[position][round_] for round_ in (0, 1) for position in order]
     return State(
         automations=_AUTOMATIONS,
-        deck=tuple([CARDS[card] for card in (*cards, *deal.board)]),
+        deck=cast("Any", tuple([CARDS[card] for card in (*cards, *deal.board)])),
         hand_types=(RememberingHighHand,),
         streets=_streets(first_min_bet, rules.big_blind),
         betting_structure=BettingStructure.NO_LIMIT,

@@ -45,10 +45,13 @@ async def test_a_run_survives_twenty_kills_of_its_worker(database_url: str, tmp_
             hands_done = 0
             for kill in range(KILLS):
                 run = await arena.until(
-                    run_id, lambda run: run.epoch > kill and run.lease_expires_at is not None
+                    run_id,
+                    lambda run, kill=kill: run.epoch > kill and run.lease_expires_at is not None,
                 )
                 if chance.random() < 0.8:
-                    run = await arena.until(run_id, lambda run: run.hands_done > hands_done)
+                    run = await arena.until(
+                        run_id, lambda run, before=hands_done: run.hands_done > before
+                    )
                 await asyncio.sleep(chance.uniform(0, 0.4))
                 assert run.status == "running", "the run ended before it was killed often enough"
                 victim = await holder_of(arena, run_id, workers)
@@ -130,27 +133,26 @@ async def test_a_stop_takes_effect_within_one_hand_and_the_run_resumes_at_the_ne
     database_url: str, tmp_path: Path
 ) -> None:
     async with open_arena(database_url) as arena:
-        run_id = await arena.order(["caller", "caller"], 60)
-        # Eight decisions a hand or so: a hand takes about a third of a second.
-        slow = {"player": SLOW_PLAYER, "HOUSE_DELAY_S": "0.04"}
+        run_id = await arena.order(["caller", "caller"], 30)
+        # Eight decisions a hand: a hand takes seconds, far longer than word of the stop needs.
+        slow = {"player": SLOW_PLAYER, "HOUSE_DELAY_S": "0.3"}
         with worker(arena.settings, tmp_path, **slow):
-            before = await arena.until(run_id, lambda run: run.hands_done >= 2)
+            await arena.until(run_id, lambda run: run.hands_done >= 1)
             async with arena.database.unit_of_work() as session:
-                await service.request_stop(session, run_id)
-            stopped = await arena.until_ended(run_id, deadline_s=5)
+                asked = await service.request_stop(session, run_id)
+                hands_done_then = asked.hands_done
+            stopped = await arena.until_ended(run_id)
             assert stopped.status == "stopped"
             # The hand in progress, and one that had ended and was being stored.
-            assert before.hands_done <= stopped.hands_done <= before.hands_done + 2
+            assert hands_done_then <= stopped.hands_done <= hands_done_then + 2
             await assert_sound(arena, run_id)
 
-            async with arena.database.unit_of_work() as session:
-                await service.resume_run(session, run_id)
-            resumed = await arena.until(
-                run_id, lambda run: run.hands_done > stopped.hands_done
-            )
-            assert resumed.epoch == stopped.epoch + 1
+        async with arena.database.unit_of_work() as session:
+            await service.resume_run(session, run_id)
+        with worker(arena.settings, tmp_path):
             run = await arena.until_ended(run_id)
-            assert (run.status, run.hands_done) == ("completed", 60)
+        assert (run.status, run.hands_done) == ("completed", 30)
+        assert run.epoch == stopped.epoch + 1
         await assert_sound(arena, run_id)
         assert not await arena.rows("SELECT * FROM void_deals WHERE run_id = :id", id=run_id)
 

@@ -7,7 +7,7 @@ never open a connection to a callback URL; whether an address is allowed is `age
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pokerarena.agents.egress import EgressPolicy
+from pokerarena.agents.house import STRATEGIES
 from pokerarena.agents.models import Agent, AgentVersion, AgentVisibility, VersionKind
 from pokerarena.auth import accounts
 from pokerarena.auth.permissions import Principal
@@ -27,7 +28,7 @@ from pokerarena.settings import Settings
 from pokerarena.tables.models import Seat
 
 SIGNING_SECRET_PURPOSE = "signing-secret"  # noqa: S105 - names a purpose
-HOUSE_NAMES = ("random", "caller", "tight", "equity")
+HOUSE_NAMES = tuple(STRATEGIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +53,16 @@ class NewVersion:
 
 def egress_policy(settings: Settings) -> EgressPolicy:
     """The operator's policy for callbacks, as the settings state it."""
-    bounds: dict[str, Any] = {}
-    if settings.callback_ports:
-        bounds["port_ranges"] = tuple((port, port) for port in settings.callback_ports)
-    return EgressPolicy(
+    policy = EgressPolicy(
         allow_private=settings.callback_allow_private,
         schemes=frozenset(settings.callback_schemes),
         allowed_domains=frozenset(settings.callback_domains_allowed),
         denied_domains=frozenset(settings.callback_domains_denied),
-        **bounds,
     )
+    if settings.callback_ports:
+        ports = tuple((port, port) for port in settings.callback_ports)
+        policy = replace(policy, port_ranges=ports)
+    return policy
 
 
 def can_see(principal: Principal, agent: Agent) -> bool:

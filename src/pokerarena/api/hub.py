@@ -194,7 +194,8 @@ class LiveHub:
     def _take(self, payload: str) -> None:
         try:
             live = decode_live(payload)
-        except ValueError as error:
+        except Exception as error:
+            # Whoever may notify may send anything; what it is is not logged, for it may hold cards.
             log.warning("live_payload_unreadable", kind=type(error).__name__)
             return
         watched = self._tables.get(live.table_id)

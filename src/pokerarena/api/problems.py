@@ -37,6 +37,9 @@ STATUS_OF_KIND = {
     ErrorKind.UNAVAILABLE: 503,
 }
 
+# Deadlock, serialization, lock and statement timeouts: the database lives, and was too busy.
+_CONTENTION = ("40001", "40P01", "55P03", "57014")
+
 _HTTP_CODES = {
     400: ("malformed_body", "The body cannot be read; send one JSON document in UTF-8."),
     404: ("route_not_found", "There is nothing at this path; /openapi.json lists what there is."),
@@ -165,6 +168,13 @@ async def _database_error(request: Request, error: Exception) -> Response:
     if isinstance(error, DataError):
         return problem(
             request, 422, "value_refused", "The database cannot store one of the values sent."
+        )
+    if sqlstate in _CONTENTION:
+        return problem(
+            request,
+            503,
+            "database_contention",
+            "The database could not finish this in time; nothing was changed. Try again shortly.",
         )
     if isinstance(error, OperationalError) or error.connection_invalidated:
         return problem(

@@ -6,8 +6,10 @@ streams are told to end, and what is under way has a few seconds.
 
 from __future__ import annotations
 
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
 
@@ -29,11 +31,25 @@ log = get_logger("api.server")
 
 
 class _Server(uvicorn.Server):
-    """Ends live streams first: they would use up all the time that an end has."""
+    """Ends live streams first, which would use up all the time that an end has."""
 
     def __init__(self, config: uvicorn.Config, hub: LiveHub) -> None:
         super().__init__(config)
         self._hub = hub
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT, and do not die of them again once all is done.
+
+        The library raises them anew at the end, so that a clean stop would look like a kill.
+        """
+        handled = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self.handle_exit) for number in handled}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._hub.end_streams()

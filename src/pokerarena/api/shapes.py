@@ -26,6 +26,8 @@ from pokerarena.ids import IdKind, id_text, parse_id
 CHIPS_MAX = 1_000_000_000
 INT32_MAX = 2**31 - 1
 
+Item = TypeVar("Item")
+
 # Names are one line of visible text: no control characters, no directional overrides, and no
 # space at either end, so that two names that look alike are rarely different.
 _VISIBLE = (
@@ -71,6 +73,16 @@ Chips = Annotated[int, Field(ge=0, le=CHIPS_MAX)]
 Blind = Annotated[int, Field(ge=1, le=CHIPS_MAX)]
 
 
+def _refuse_null(value: Any) -> Any:
+    if value is None:
+        raise PydanticCustomError("null", "Leave the field out to keep what it is")
+    return value
+
+
+# A field of a change: left out it stays as it is, which null must not be mistaken for.
+OrKeep = Annotated[Item | None, BeforeValidator(_refuse_null)]
+
+
 def _id(kind: IdKind) -> Any:
     def parse(value: Any) -> UUID:
         if isinstance(value, UUID):
@@ -96,8 +108,6 @@ VersionId = Annotated[UUID, *_id(IdKind.VERSION)]
 TableId = Annotated[UUID, *_id(IdKind.TABLE)]
 RunId = Annotated[UUID, *_id(IdKind.RUN)]
 HandId = Annotated[UUID, *_id(IdKind.HAND)]
-
-Item = TypeVar("Item")
 
 
 class Page(Shown, Generic[Item]):

@@ -28,28 +28,29 @@ def event(name: str, data: Any) -> bytes:
 
 
 class EventStream(Response):
-    """Sends what a generator yields. `hold` is kept as long as the response lives."""
+    """Sends what `source` opens to, and closes it in every case.
+
+    The source is opened before the first byte is sent, so that what it raises is still a problem.
+    """
 
     media_type = "text/event-stream"
 
     def __init__(
         self,
-        chunks: AsyncGenerator[bytes, None],
+        source: AbstractContextManager[AsyncGenerator[bytes, None]],
         *,
-        hold: AbstractContextManager[Any],
         send_timeout_s: float,
     ) -> None:
         super().__init__(
             headers={"X-Accel-Buffering": "no", "Content-Type": "text/event-stream; charset=utf-8"}
         )
         del self.headers["content-length"]
-        self._chunks = chunks
-        self._hold = hold
+        self._source = source
         self._send_timeout_s = send_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            pump = asyncio.create_task(self._pump(send))
+        with self._source as chunks:
+            pump = asyncio.create_task(self._pump(send, chunks))
             gone = asyncio.create_task(_client_gone(receive))
             try:
                 await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -57,20 +58,18 @@ class EventStream(Response):
                 pump.cancel()
                 gone.cancel()
                 results = await asyncio.gather(pump, gone, return_exceptions=True)
+                await chunks.aclose()
             for result in results:
                 if isinstance(result, Exception):
                     raise result
-        finally:
-            await self._chunks.aclose()
-            self._hold.__exit__(None, None, None)
 
-    async def _pump(self, send: Send) -> None:
+    async def _pump(self, send: Send, chunks: AsyncGenerator[bytes, None]) -> None:
         await send(
             {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         )
         try:
             await self._send_chunk(send, OPENING)
-            async for chunk in self._chunks:
+            async for chunk in chunks:
                 await self._send_chunk(send, chunk)
             await self._send_chunk(send, b"", more=False)
         except (TimeoutError, OSError):

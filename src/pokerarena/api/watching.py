@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +26,15 @@ from pokerarena.history.live import LiveHand
 from pokerarena.ids import IdKind, id_text
 from pokerarena.runs.viewers import Sight, see_run
 from pokerarena.tables import service as tables
+
+
+@contextmanager
+def watching(
+    parts: Parts, caller: Principal, table_id: UUID
+) -> Iterator[AsyncGenerator[bytes, None]]:
+    """The events of a table for one caller; raises `Unavailable` where there are too many."""
+    with parts.hub.subscribe(table_id) as subscription:
+        yield Watcher(parts, caller, table_id, subscription).chunks()
 
 
 class Watcher:

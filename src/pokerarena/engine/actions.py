@@ -98,7 +98,9 @@ class IllegalAction(Exception):
 def refused_kind(kind: Kind, legal: LegalActions) -> IllegalAction:
     """Return the refusal of an action whose kind is not legal now."""
     if not legal.kinds:
-        return IllegalAction("hand_complete", "The hand is complete; nobody can act in it any more.")
+        return IllegalAction(
+            "hand_complete", "The hand is complete; nobody can act in it any more."
+        )
     if kind not in _TEXTS:
         return IllegalAction("unknown_action", f"There is no action {kind!r}. {legal.sentence()}")
     if kind == Kind.CHECK:

@@ -28,9 +28,7 @@ def table_hands(hand: Hand, facts: list[Fact]) -> None:
     holes = hand._deal.holes
     seats = hand.seats
     folded = hand.folded
-    in_order = [
-        position for position in ORDERS[len(seats)][hand._button] if not folded[position]
-    ]
+    in_order = [position for position in ORDERS[len(seats)][hand._button] if not folded[position]]
     hand.tabled = tuple([seats[position] for position in in_order])
     for position in in_order:
         facts.append(_new_tuple(HandTabled, (PUBLIC, seats[position], holes[position])))
@@ -91,7 +89,10 @@ def end_by_showdown(hand: Hand, facts: list[Fact]) -> None:
 def _finish(hand: Hand, facts: list[Fact], awards: tuple[PotAwarded, ...]) -> None:
     stacks = list(hand.stacks)
     seats = hand.seats
-    for _audience, _pot, _chips, winners, shares in awards:
+    for _audience, _pot, chips, winners, shares in awards:
+        if len(winners) == 1:
+            stacks[seats.index(winners[0])] += chips
+            continue
         for seat, share in zip(winners, shares, strict=True):
             stacks[seats.index(seat)] += share
     hand.stacks = tuple(stacks)

@@ -42,7 +42,7 @@ def build_pots(contributed: Sequence[int], folded: Sequence[bool], dead: int) ->
         for put_in in contributed:
             if put_in > below:
                 chips += min(level, put_in) - below
-        if level is levels[-1]:
+        if level == levels[-1]:
             # Nobody who folded ever put in more than the last contender; this keeps the sum exact
             # even if a caller's history were odd.
             chips += sum(put_in - level for put_in in contributed if put_in > level)

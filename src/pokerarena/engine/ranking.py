@@ -90,9 +90,16 @@ _TWO_PAIRS: Final = _number(
     ]
 )
 _THREES: Final = _number(
-    [(trips, *_top(side, 2)) for trips in _ALL for side in combinations(_ALL, 2) if trips not in side]
+    [
+        (trips, *_top(side, 2))
+        for trips in _ALL
+        for side in combinations(_ALL, 2)
+        if trips not in side
+    ]
 )
-_TWO_RANKS: Final = _number([(first, second) for first in _ALL for second in _ALL if first != second])
+_TWO_RANKS: Final = _number(
+    [(first, second) for first in _ALL for second in _ALL if first != second]
+)
 """Four of a kind with its kicker, and three of a kind with its pair."""
 
 

@@ -33,9 +33,7 @@ class Street(IntEnum):
 STREET_TEXTS: Final = tuple(street.name.lower() for street in Street)
 
 ORDERS: Final = tuple(
-    tuple(
-        tuple((after + 1 + step) % count for step in range(count)) for after in range(count)
-    )
+    tuple(tuple((after + 1 + step) % count for step in range(count)) for after in range(count))
     for count in range(MAX_SEATS + 1)
 )
 """By number of players and position: all positions, in order of play from the left of that one."""

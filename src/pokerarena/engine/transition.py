@@ -107,8 +107,9 @@ def start(
     hand.stacks = tuple(left)
     hand.bets = tuple(bets)
     hand.invested = tuple(map(sub, stacks, left))
-    hand.folded = (False,) * count
-    hand.all_in = tuple([chips == 0 for chips in left]) if 0 in left else hand.folded
+    hand.folded = hand.all_in = (False,) * count
+    if 0 in left:
+        hand.all_in = tuple([chips == 0 for chips in left])
     hand.to_act = None
     hand.history = ()
     hand.tabled = ()
@@ -121,9 +122,10 @@ def start(
     hand._full_raise = rules.big_blind
     hand._acted = 0
     hand._pending = ORDERS[count][big]
+    hand._actors = ORDERS[count][-1]
     if 0 in left:
         hand._pending = tuple([position for position in hand._pending if left[position]])
-    hand._actors = tuple(sorted(hand._pending))
+        hand._actors = tuple(sorted(hand._pending))
     hand._legal = None
     _move_on(hand, facts)
     return _new_tuple(Transition, (hand, tuple(facts)))
@@ -132,7 +134,7 @@ def start(
 def apply(hand: Hand, action: Action) -> Transition:
     """Take the action of the player to act; raises IllegalAction and changes nothing if it is not legal."""
     kind, amount = action
-    legal = hand.legal()
+    legal = hand._legal or hand.legal()
     if kind not in legal.kinds:
         raise refused_kind(kind, legal)
     position = hand.to_act

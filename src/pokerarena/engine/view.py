@@ -128,7 +128,7 @@ def see(hand: Hand, viewer: Viewer) -> HandView:
     view.invested = hand.invested
     view.folded = hand.folded
     view.all_in = hand.all_in
-    view.legal = hand.legal()
+    view.legal = hand._legal or hand.legal()
     view.history = hand.history
     view.tabled = hand.tabled
     view.awards = hand.awards

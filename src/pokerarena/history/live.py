@@ -21,7 +21,7 @@ from pokerarena.engine.rules import Rules
 from pokerarena.engine.state import Hand
 from pokerarena.history.codec import decode_hand, encode_hand
 from pokerarena.history.record import ActionRecord, HandRecord
-from pokerarena.runs.play import Moment
+from pokerarena.runs.seams import Moment
 from pokerarena.tables.models import LiveWatch
 
 LIVE_CHANNEL: Final = "pokerarena_live"
@@ -97,7 +97,7 @@ def decode_live(payload: str) -> LiveHand:
             Rules(*fields["rules"]),
             decode_hand(b64decode(fields["record"], validate=True)),
         )
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"not a live payload: {error}") from None
 
 

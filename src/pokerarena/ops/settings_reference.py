@@ -27,7 +27,7 @@ def reference() -> str:
     for name, field in Settings.model_fields.items():
         rows.append(
             f"| `{ENV_PREFIX}{name.upper()}` | {_default(field)} | {_bounds(field)} "
-            f"| {_meaning(name, field)} |"
+            f"| {field.description} |"
         )
     return "\n".join(rows)
 
@@ -67,10 +67,6 @@ def _bounds(field: FieldInfo) -> str:
     if isinstance(field.annotation, type) and issubclass(field.annotation, Enum):
         parts = [" or ".join(f"`{member.value}`" for member in field.annotation)]
     return ", ".join(parts)
-
-
-def _meaning(name: str, field: FieldInfo) -> str:
-    return field.description or name.replace("_", " ")
 
 
 def main() -> None:

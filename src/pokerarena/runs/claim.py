@@ -22,7 +22,7 @@ from pokerarena.history.models import HandRow, VoidDeal
 from pokerarena.jobs import enqueue_run
 from pokerarena.runs.formats import RunRules
 from pokerarena.runs.models import ACTIVE_STATUSES, Run, RunSeat, RunStatus
-from pokerarena.runs.play import VoidReason
+from pokerarena.runs.seams import VoidReason
 
 # A claim reserves this many deals at once, so that play begins without another transaction.
 FIRST_RESERVATION: Final = 4

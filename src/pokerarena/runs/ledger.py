@@ -17,7 +17,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.types.json import Jsonb
 
 from pokerarena.history.append import FencedHands, append_hands
-from pokerarena.runs.play import PlayedUnit, VoidReason
+from pokerarena.runs.seams import PlayedUnit, VoidReason
 
 _LOCK: Final = """
 SELECT id, epoch, status, hands_done, stop_requested_at IS NOT NULL

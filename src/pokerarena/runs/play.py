@@ -11,27 +11,35 @@ the same either way.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Final, Literal, NamedTuple, Protocol
-from uuid import UUID
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, Literal, NamedTuple
 
 from pokerarena.agents.player import FallbackReason, HandVoid
-from pokerarena.agents.seat import HandIds, SeatedPlayer
+from pokerarena.agents.seat import HandIds
 from pokerarena.engine.deal import BOARD_CARDS, Deal, deal_from_deck, deck
 from pokerarena.engine.rules import Rules
 from pokerarena.engine.state import Hand
 from pokerarena.engine.transition import apply, start
 from pokerarena.engine.view import Viewer, see
-from pokerarena.history.record import ActionRecord, HandRecord, Holding, NoteRecord
+from pokerarena.history.record import ActionRecord, HandRecord, NoteRecord
 from pokerarena.ids import IdKind, id_text, new_id
 from pokerarena.protocol.messages import LineupSeat, RunEnd, RunStart, hand_end_from_view
-from pokerarena.runs.formats import HandSetup, Position, RunRules, next_unit, settle
-from pokerarena.runs.totals import SeatTotals, add_unit
+from pokerarena.runs.formats import HandSetup, next_unit, settle
+from pokerarena.runs.seams import (
+    Clock,
+    Control,
+    Halt,
+    Moment,
+    PlayedUnit,
+    Recorder,
+    RunFault,
+    RunOutcome,
+    RunSpec,
+    Seating,
+    VoidReason,
+)
+from pokerarena.runs.totals import add_unit
 from pokerarena.telemetry import get_logger
 
 log = get_logger("runs.play")
@@ -42,128 +50,6 @@ VOIDS_IN_A_ROW_MAX: Final = 8
 VOID_PAUSE_S: Final = 0.05
 VOID_PAUSE_CAP_S: Final = 2.0
 FALLBACKS_LOGGED_PER_SEAT: Final = 3
-
-
-class Halt(StrEnum):
-    """Why play ends before its last hand."""
-
-    STOP = "stop"
-    DRAIN = "drain"
-
-
-class Control:
-    """The one word from outside: finish the hands in progress and begin no other."""
-
-    __slots__ = ("halt",)
-
-    def __init__(self) -> None:
-        self.halt: Halt | None = None
-
-    def ask(self, halt: Halt) -> None:
-        """Ask for a halt; a stop is never weakened to a drain."""
-        if self.halt is not Halt.STOP:
-            self.halt = halt
-
-
-class Clock(NamedTuple):
-    """Time, as play needs it."""
-
-    monotonic: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
-
-
-class VoidReason(StrEnum):
-    """Why a deal did not become a complete hand."""
-
-    INFRASTRUCTURE = "infrastructure"
-    STOPPED = "stopped"
-    DRAINED = "drained"
-    FAILED = "run_failed"
-    WORKER_LOST = "worker_lost"
-
-
-class Moment(NamedTuple):
-    """A hand as it is now, for those who watch the table."""
-
-    hand_id: UUID
-    deal_no: int
-    setup: HandSetup
-    holes: tuple[Holding, ...]
-    hand: Hand
-
-
-@dataclass(frozen=True, slots=True)
-class PlayedUnit:
-    """The complete hands of one deal, and where the run stands after them."""
-
-    hands: tuple[HandRecord, ...]
-    deal_no: int
-    position: Position
-    totals: Mapping[int, SeatTotals]
-
-
-class Recorder(Protocol):
-    """Remembers a run. Raises whatever ends play when it cannot, such as a lost fence."""
-
-    @property
-    def watched(self) -> bool: ...
-
-    async def reserve(self, deal_no: int) -> None:
-        """Return once it is remembered that this deal may have been shown."""
-
-    async def record(self, unit: PlayedUnit) -> None:
-        """Take finished hands, in order; waits when too many are not stored yet."""
-
-    async def void(self, deal_no: int, reason: VoidReason) -> None:
-        """Take note that a deal came to nothing."""
-
-    async def flush(self) -> None:
-        """Return once everything recorded is stored."""
-
-    def show(self, moment: Moment) -> None:
-        """Offer a hand in progress to those who watch; only called while `watched`."""
-
-
-class RunFault(Exception):
-    """The run cannot go on, for a reason with a stable code; it can be resumed."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
-
-
-class Seating(NamedTuple):
-    """Who plays a seat."""
-
-    name: str
-    player: SeatedPlayer
-    wants_events: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RunSpec:
-    """A run as it stands before the first hand that is to be played now."""
-
-    run_id: UUID
-    table_id: UUID
-    seed: bytes
-    rules: RunRules
-    hands_target: int
-    position: Position
-    totals: Mapping[int, SeatTotals] = field(repr=False)
-    hands_done: int = 0
-    deals_done: int = 0
-    # Lineups that never wait gain nothing from several hands in flight.
-    in_flight_max: int = 64
-
-
-class RunOutcome(NamedTuple):
-    """How play ended; a drained run is not over, another worker goes on with it."""
-
-    end: Literal["completed", "stopped", "drained"]
-    hands_done: int
-    totals: Mapping[int, SeatTotals]
 
 
 async def play_run(

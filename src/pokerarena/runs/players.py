@@ -22,7 +22,7 @@ from pokerarena.agents.registry import egress_policy, open_signing_secret
 from pokerarena.agents.seat import SeatedPlayer, SeatSettings
 from pokerarena.runs.formats import RunRules
 from pokerarena.runs.models import RunSeat
-from pokerarena.runs.play import RunFault, Seating
+from pokerarena.runs.seams import RunFault, Seating
 from pokerarena.sealing import Sealer
 from pokerarena.settings import Settings
 

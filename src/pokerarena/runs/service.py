@@ -48,7 +48,10 @@ async def create_run(
     """
     # Both locks last until the caller commits: no second run at the table, no quota outrun. The
     # order (user, then table) is the same for everybody.
-    await session.execute(select(User.id).where(User.id == created_by).with_for_update())
+    # Not FOR UPDATE of the user: whoever takes a seat holds the table and refers to the user.
+    await session.execute(
+        select(User.id).where(User.id == created_by).with_for_update(key_share=True)
+    )
     await session.refresh(table, with_for_update=True)
     lineup = await _lineup_of(session, table.id)
     _check_hands(hands, table, len(lineup), settings)

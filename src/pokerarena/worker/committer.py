@@ -19,7 +19,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from pokerarena.runs.ledger import Batch, Verdict, store
-from pokerarena.runs.play import RunFault
+from pokerarena.runs.seams import RunFault
 from pokerarena.settings import Settings
 from pokerarena.telemetry import get_logger
 from pokerarena.worker.runlog import FenceLost, RunLog, RunOver, StoreLost

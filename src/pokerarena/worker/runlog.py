@@ -14,7 +14,7 @@ from uuid import UUID
 
 from pokerarena.runs.claim import FIRST_RESERVATION, Settlement
 from pokerarena.runs.ledger import Batch
-from pokerarena.runs.play import Moment, PlayedUnit, VoidReason
+from pokerarena.runs.seams import Moment, PlayedUnit, VoidReason
 
 
 class RunOver(Exception):

@@ -1,7 +1,7 @@
 """Where runs are played: everything that the runs of one player process share.
 
-Owns claim → play → settle of each run, the renewal of leases, the word to stop, and the live view
-of watched tables. A run's trouble stays its own; what is recorded of it is the committer's.
+Owns claim → play → settle of each run. A run's trouble stays its own; what is recorded of it is the
+committer's, and what keeps it alive meanwhile is the upkeep's.
 """
 
 from __future__ import annotations
@@ -10,47 +10,41 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, TypeVar
 from uuid import UUID
 
 import psycopg
-from psycopg import AsyncConnection
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from pokerarena.db import Database
 from pokerarena.errors import ArenaError
-from pokerarena.history.live import encode_live, publish, watched_tables
 from pokerarena.runs import claim as claims
 from pokerarena.runs.claim import Claim, Settlement
 from pokerarena.runs.formats import Position, RunRules
 from pokerarena.runs.models import RunStatus
-from pokerarena.runs.play import (
+from pokerarena.runs.play import play_run
+from pokerarena.runs.players import SeatBuilder, load_versions
+from pokerarena.runs.seams import (
     Clock,
-    Control,
     Halt,
-    Moment,
     RunFault,
     RunOutcome,
     RunSpec,
     Seating,
     VoidReason,
-    play_run,
 )
-from pokerarena.runs.players import SeatBuilder, load_versions
-from pokerarena.runs.service import CONTROL_CHANNEL, SEED_PURPOSE
+from pokerarena.runs.service import SEED_PURPOSE
 from pokerarena.runs.totals import SeatTotals
 from pokerarena.sealing import Sealer
 from pokerarena.settings import Settings
 from pokerarena.telemetry import bound_contextvars, get_logger
-from pokerarena.worker.committer import GroupCommitter, Refused, libpq_url
+from pokerarena.worker.committer import GroupCommitter, Refused
 from pokerarena.worker.runlog import FenceLost, RunLog, RunOver, StoreLost
+from pokerarena.worker.upkeep import RETRY_PAUSE_S, Playing, Upkeep
 
 log = get_logger("worker.stage")
 
-WATCH_INTERVAL_S: Final = 1.0
-RETRY_PAUSE_S: Final = 1.0
 IN_FLIGHT_MAX: Final = 64
 
 T = TypeVar("T")
@@ -67,17 +61,6 @@ class End(StrEnum):
     ABANDONED = "abandoned"
 
 
-class _Playing:
-    """One run on this stage."""
-
-    def __init__(self, claim: Claim, run_log: RunLog) -> None:
-        self.claim = claim
-        self.log = run_log
-        self.control = Control()
-        self.cut: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.last_shown: Moment | None = None
-
-
 class Stage:
     """The runs that this process plays now."""
 
@@ -88,17 +71,13 @@ class Stage:
         self._database = Database(settings, application_name=f"pokerarena player {name}")
         self._committer = GroupCommitter(settings, name=name)
         self._builder = SeatBuilder(settings, self._sealer)
-        self._playing: dict[UUID, _Playing] = {}
+        self._playing: dict[UUID, Playing] = {}
         self._halt: Halt | None = None
+        self._upkeep = Upkeep(settings, self._database, self._committer, self._playing, name=name)
 
     async def serve(self) -> None:
-        """Keep leases, commits, control and live views going until cancelled."""
-        async with asyncio.TaskGroup() as services:
-            services.create_task(self._committer.run(), name="committer")
-            services.create_task(self._pass_on_stops(), name="stops")
-            services.create_task(self._forever(self._renew_leases), name="leases")
-            services.create_task(self._forever(self._listen), name="control")
-            services.create_task(self._forever(self._show), name="live")
+        """Keep the runs alive while they are played, until cancelled."""
+        await self._upkeep.serve()
 
     async def close(self) -> None:
         """Close every connection; for the end of the process."""
@@ -143,7 +122,7 @@ class Stage:
             lease_until_s=began_s + self._settings.run_lease_s,
             monotonic=time.monotonic,
         )
-        playing = _Playing(claim, run_log)
+        playing = Playing(claim, run_log)
         if run.stop_requested_at is not None:
             playing.control.ask(Halt.STOP)
         elif self._halt is not None:
@@ -174,7 +153,7 @@ class Stage:
                 if self._playing.get(run.id) is playing:
                     del self._playing[run.id]
 
-    async def _play(self, playing: _Playing) -> End:
+    async def _play(self, playing: Playing) -> End:
         began_s = time.monotonic()
         try:
             spec, seating = await self._prepare(playing.claim)
@@ -239,7 +218,7 @@ class Stage:
         return spec, seating
 
     async def _play_until_over(
-        self, playing: _Playing, spec: RunSpec, seating: dict[int, Seating]
+        self, playing: Playing, spec: RunSpec, seating: dict[int, Seating]
     ) -> RunOutcome:
         """Play; end at once when the log is over, even in the middle of a hand."""
         task = asyncio.ensure_future(play_run(spec, seating, playing.log, playing.control, Clock()))
@@ -259,7 +238,7 @@ class Stage:
         await playing.log.flush()
         return RunOutcome("drained", spec.hands_done + playing.log.hands_stored, spec.totals)
 
-    async def _settle(self, playing: _Playing, outcome: RunOutcome) -> End:
+    async def _settle(self, playing: Playing, outcome: RunOutcome) -> End:
         run_id, epoch = playing.claim.run.id, playing.claim.epoch
         if outcome.end == "drained":
             settlement = playing.log.settlement(VoidReason.DRAINED)
@@ -282,7 +261,7 @@ class Stage:
         log.info("run_finished", status=end.value, hands_done=outcome.hands_done)
         return end
 
-    async def _fail(self, playing: _Playing, fault: RunFault) -> End:
+    async def _fail(self, playing: Playing, fault: RunFault) -> End:
         log.error("run_failed", code=fault.code, detail=fault.detail)
         if not playing.log.over.done():
             try:
@@ -334,98 +313,3 @@ class Stage:
                     return None
                 log.warning("settle_retry", step=what, why=type(error).__name__)
                 await asyncio.sleep(random.uniform(0, RETRY_PAUSE_S))  # noqa: S311 - jitter
-
-    # -- services -----------------------------------------------------------------------------
-
-    async def _forever(self, service: Callable[[], Awaitable[None]]) -> None:
-        """A service that a lost connection interrupts, and does not end."""
-        while True:
-            try:
-                await service()
-            except (DBAPIError, psycopg.Error, OSError, TimeoutError) as error:
-                log.warning(
-                    "service_interrupted", service=service.__name__, why=type(error).__name__
-                )
-                await asyncio.sleep(random.uniform(0, RETRY_PAUSE_S))  # noqa: S311 - jitter
-
-    async def _renew_leases(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.run_lease_renew_s)
-            held = {run_id: playing.claim.epoch for run_id, playing in self._playing.items()}
-            if not held:
-                continue
-            began_s = time.monotonic()
-            async with self._database.unit_of_work() as session:
-                renewal = await claims.renew(session, held, lease_s=self._settings.run_lease_s)
-            for run_id in renewal.renewed:
-                if (playing := self._holding(run_id, held)) is not None:
-                    playing.log.renewed(began_s + self._settings.run_lease_s)
-            for run_id in renewal.stop_requested:
-                self._stop(run_id)
-            for run_id in renewal.lost:
-                if (playing := self._holding(run_id, held)) is not None:
-                    log.warning("fence_lost", run_id=str(run_id), epoch=held[run_id])
-                    playing.log.end(FenceLost())
-
-    def _holding(self, run_id: UUID, held: dict[UUID, int]) -> _Playing | None:
-        """The run, if it is still played under the epoch that was asked about."""
-        playing = self._playing.get(run_id)
-        return playing if playing is not None and playing.claim.epoch == held[run_id] else None
-
-    async def _pass_on_stops(self) -> None:
-        while True:
-            run_log = await self._committer.stop_wanted.get()
-            self._stop(run_log.run_id)
-
-    def _stop(self, run_id: UUID) -> None:
-        playing = self._playing.get(run_id)
-        if playing is not None:
-            playing.control.ask(Halt.STOP)
-
-    async def _listen(self) -> None:
-        connection = await AsyncConnection.connect(
-            libpq_url(self._settings),
-            autocommit=True,
-            application_name=f"pokerarena control {self.name}",
-        )
-        async with connection:
-            await connection.execute(f"LISTEN {CONTROL_CHANNEL}")
-            async for notification in connection.notifies():
-                try:
-                    self._stop(UUID(notification.payload))
-                except ValueError:
-                    log.warning("control_unreadable", payload=notification.payload[:80])
-
-    async def _show(self) -> None:
-        """Publish the tables that somebody watches, and find out once a second which they are."""
-        next_look_s = 0.0
-        while True:
-            await asyncio.sleep(1 / self._settings.live_updates_per_s)
-            if not self._playing:
-                continue
-            now_s = time.monotonic()
-            if now_s >= next_look_s:
-                next_look_s = now_s + WATCH_INTERVAL_S
-                await self._look_who_watches()
-            payloads = []
-            for playing in list(self._playing.values()):
-                moment = playing.log.moment
-                if moment is None or moment is playing.last_shown:
-                    continue
-                playing.last_shown = moment
-                run = playing.claim.run
-                payload = encode_live(run.table_id, run.id, moment, datetime.now(UTC))
-                if payload is not None:
-                    payloads.append(payload)
-            if payloads:
-                async with self._database.unit_of_work() as session:
-                    await publish(session, payloads)
-
-    async def _look_who_watches(self) -> None:
-        tables = [playing.claim.run.table_id for playing in self._playing.values()]
-        async with self._database.session() as session:
-            watched = await watched_tables(session, tables)
-        for playing in self._playing.values():
-            playing.log.watched = playing.claim.run.table_id in watched
-            if not playing.log.watched:
-                playing.log.moment = None

@@ -17,6 +17,7 @@ from pokerarena.api.shapes import (
     AgentId,
     AgentName,
     Description,
+    OrKeep,
     Page,
     RequestShape,
     Shown,
@@ -66,9 +67,9 @@ class NewAgent(RequestShape):
 class AgentChange(RequestShape):
     """What to change of an agent; what is left out stays."""
 
-    name: AgentName | None = None
-    description: Description | None = None
-    visibility: VisibilityField | None = None
+    name: OrKeep[AgentName] = None
+    description: OrKeep[Description] = None
+    visibility: OrKeep[VisibilityField] = None
 
 
 class VersionShown(Shown):

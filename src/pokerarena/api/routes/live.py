@@ -15,7 +15,7 @@ from pokerarena.api.routes.tables import SeatShown, TableShown
 from pokerarena.api.run_shapes import RunShown
 from pokerarena.api.shapes import Shown, TableId
 from pokerarena.api.stream import EventStream
-from pokerarena.api.watching import Watcher, live_hand_shown
+from pokerarena.api.watching import live_hand_shown, watching
 from pokerarena.auth.permissions import Permission, Principal
 from pokerarena.engine.view import see
 from pokerarena.errors import NotFound
@@ -95,6 +95,7 @@ async def _latest_hand(parts: Parts, session: AsyncSession, seen: SeenRun) -> Li
 
 @router.get(
     "/live",
+    status_code=200,
     response_class=EventStream,
     responses={200: {"description": "Events `run`, `hand` and `end`, as they happen."}},
 )
@@ -106,8 +107,6 @@ async def watch_table(
 ) -> EventStream:
     """The table as server-sent events: `run` with counters, `hand` with the caller's view."""
     table = await service.visible_table(session, caller, table_id)
-    hold = parts.hub.subscribe(table.id)
-    watcher = Watcher(parts, caller, table.id, hold.__enter__())
     return EventStream(
-        watcher.chunks(), hold=hold, send_timeout_s=parts.settings.stream_send_timeout_s
+        watching(parts, caller, table.id), send_timeout_s=parts.settings.stream_send_timeout_s
     )

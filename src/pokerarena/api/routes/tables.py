@@ -16,6 +16,7 @@ from pokerarena.api.shapes import (
     AgentId,
     Blind,
     Chips,
+    OrKeep,
     Page,
     RequestShape,
     Shown,
@@ -26,7 +27,7 @@ from pokerarena.api.shapes import (
 )
 from pokerarena.auth.permissions import Permission, Principal
 from pokerarena.errors import Unauthenticated
-from pokerarena.tables import service
+from pokerarena.tables import rules, service
 from pokerarena.tables.models import BustPolicy, Format, RevealPolicy, Table, Visibility
 
 router = APIRouter(prefix="/tables", tags=["tables"])
@@ -39,13 +40,13 @@ DurationMs = Annotated[int, Field(ge=0, le=INT32_MAX)]
 class BlindLevel(RequestShape):
     """These blinds for this many hands; the last level stays."""
 
-    hands: Annotated[int, Field(ge=1, le=service.LEVEL_HANDS_MAX)]
+    hands: Annotated[int, Field(ge=1, le=rules.LEVEL_HANDS_MAX)]
     small_blind: Blind
     big_blind: Blind
     ante: Chips = 0
 
 
-Schedule = Annotated[list[BlindLevel], Field(min_length=1, max_length=service.LEVELS_MAX)]
+Schedule = Annotated[list[BlindLevel], Field(min_length=1, max_length=rules.LEVELS_MAX)]
 
 
 class NewTable(RequestShape):
@@ -70,20 +71,20 @@ class NewTable(RequestShape):
 class TableChange(RequestShape):
     """What to change of a table between runs; what is left out stays."""
 
-    name: TableName | None = None
-    seat_count: SeatCount | None = None
-    small_blind: Blind | None = None
-    big_blind: Blind | None = None
-    ante: Chips | None = None
-    ante_kind: AnteKind | None = None
-    starting_stack: Blind | None = None
-    format: Annotated[Format, Field(strict=False)] | None = None
-    bust_policy: Annotated[BustPolicy, Field(strict=False)] | None = None
-    visibility: Annotated[Visibility, Field(strict=False)] | None = None
-    reveal_policy: Annotated[RevealPolicy, Field(strict=False)] | None = None
+    name: OrKeep[TableName] = None
+    seat_count: OrKeep[SeatCount] = None
+    small_blind: OrKeep[Blind] = None
+    big_blind: OrKeep[Blind] = None
+    ante: OrKeep[Chips] = None
+    ante_kind: OrKeep[AnteKind] = None
+    starting_stack: OrKeep[Blind] = None
+    format: OrKeep[Annotated[Format, Field(strict=False)]] = None
+    bust_policy: OrKeep[Annotated[BustPolicy, Field(strict=False)]] = None
+    visibility: OrKeep[Annotated[Visibility, Field(strict=False)]] = None
+    reveal_policy: OrKeep[Annotated[RevealPolicy, Field(strict=False)]] = None
     blind_schedule: Schedule | None = None
-    action_time_ms: DurationMs | None = None
-    time_bank_ms: DurationMs | None = None
+    action_time_ms: OrKeep[DurationMs] = None
+    time_bank_ms: OrKeep[DurationMs] = None
 
 
 class TableShown(Shown):
@@ -188,15 +189,15 @@ async def create_table(
     values = {name: getattr(body, name) for name in NewTable.model_fields}
     values["blind_schedule"] = _levels(body.blind_schedule)
     table = await service.create_table(
-        session, caller, service.TableRules(**values), settings=parts.settings
+        session, caller, rules.TableRules(**values), settings=parts.settings
     )
     return TableShown.of(table)
 
 
-def _levels(schedule: list[BlindLevel] | None) -> tuple[service.BlindLevel, ...] | None:
+def _levels(schedule: list[BlindLevel] | None) -> tuple[rules.BlindLevel, ...] | None:
     if schedule is None:
         return None
-    return tuple(service.BlindLevel(**level.model_dump()) for level in schedule)
+    return tuple(rules.BlindLevel(**level.model_dump()) for level in schedule)
 
 
 @router.get("/{table_id}")

@@ -1,0 +1,5 @@
+"""Accounts and tokens are tested where they are used: in the whole application."""
+
+from tests.api.conftest import arena
+
+__all__ = ["arena"]

@@ -1,0 +1,5 @@
+"""Tables and seats are tested where they are used: in the whole application."""
+
+from tests.api.conftest import arena
+
+__all__ = ["arena"]
