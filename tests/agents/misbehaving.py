@@ -149,7 +149,7 @@ class Misbehaving:
         await asyncio.sleep(3600)
 
     async def drip(self, writer, body):
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
         while True:
             writer.write(b" ")
             await writer.drain()

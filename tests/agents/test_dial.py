@@ -8,7 +8,6 @@ from ipaddress import ip_address
 import pytest
 
 from pokerarena.agents import dial
-from pokerarena.agents.channel import Channel
 from pokerarena.agents.dial import Dialer, DialLimits, ResolveFailed, SystemResolver
 from pokerarena.agents.egress import EgressDenied, EgressPolicy
 from pokerarena.agents.http import HttpPlayer
@@ -37,32 +36,15 @@ class Names:
         return answer
 
 
-@pytest.fixture
-def built(monkeypatch):
-    """The addresses of every channel that was made."""
-    addresses_of = []
+class Built:
+    """Builds real clients and remembers what each may reach."""
 
-    class Noted(Channel):
-        def __init__(self, target, addresses, **options):
-            addresses_of.append([str(address) for address in addresses])
-            super().__init__(target, addresses, **options)
+    def __init__(self):
+        self.addresses = []
 
-    monkeypatch.setattr(dial, "Channel", Noted)
-    return addresses_of
-
-
-@pytest.fixture
-def dialled(monkeypatch):
-    """The addresses of every socket that set out."""
-    addresses = []
-    dial_for_real = Channel._dial
-
-    async def note(self, loop, address):
-        addresses.append(str(address))
-        return await dial_for_real(self, loop, address)
-
-    monkeypatch.setattr(Channel, "_dial", note)
-    return addresses
+    def __call__(self, target, addresses, limits):
+        self.addresses.append([str(address) for address in addresses])
+        return dial.build_pinned_client(target, addresses, limits)
 
 
 class Time:
@@ -103,13 +85,13 @@ async def decide(url, dialer, deadline_ms=3_000):
         "user@127.0.0.1",
     ],
 )
-async def test_a_private_address_sees_no_connection_in_any_spelling(server, built, dialled, host):
-    names = Names(["127.0.0.1"])
-    dialer = Dialer(STRICT, resolve=names)
+async def test_a_private_address_sees_no_connection_in_any_spelling(server, host):
+    names, built = Names(["127.0.0.1"]), Built()
+    dialer = Dialer(STRICT, resolve=names, build=built)
     reply = await decide(server.url("good", host), dialer)
     await dialer.close()
     assert reply.reason is FallbackReason.EGRESS_DENIED
-    assert (names.asked, built, dialled, server.connections) == ([], [], [], 0)
+    assert (names.asked, built.addresses, server.connections) == ([], [], 0)
 
 
 @pytest.mark.parametrize(
@@ -123,12 +105,13 @@ async def test_a_private_address_sees_no_connection_in_any_spelling(server, buil
         [PUBLIC] * 20 + ["127.0.0.1"],
     ],
 )
-async def test_a_name_with_a_forbidden_address_is_never_dialled(server, built, dialled, addresses):
-    dialer = Dialer(STRICT, resolve=Names(addresses))
+async def test_a_name_with_a_forbidden_address_is_never_dialled(server, addresses):
+    built = Built()
+    dialer = Dialer(STRICT, resolve=Names(addresses), build=built)
     reply = await decide(server.url("good", "agent.test"), dialer)
     await dialer.close()
     assert reply.reason is FallbackReason.EGRESS_DENIED
-    assert (built, dialled, server.connections) == ([], [], 0)
+    assert (built.addresses, server.connections) == ([], 0)
 
 
 async def test_a_name_is_dialled_at_the_address_that_was_checked_and_keeps_its_host_header(server):
@@ -141,11 +124,12 @@ async def test_a_name_is_dialled_at_the_address_that_was_checked_and_keeps_its_h
 
 
 async def test_a_name_that_changes_after_the_check_is_still_dialled_where_it_was_checked(
-    server, dialled
+    server, monkeypatch
 ):
     async with Misbehaving() as elsewhere:
         names, clock = Names(["127.0.0.1"], ["169.254.169.254"]), Time()
         dialer = Dialer(LOCAL, resolve=names, clock=clock)
+        # Should the client ever resolve by itself, it would fail: nothing answers for this name.
         for _ in range(3):
             assert await decide(server.url("once-per-connection", "agent.test"), dialer) == Answer(
                 "call"
@@ -155,22 +139,21 @@ async def test_a_name_that_changes_after_the_check_is_still_dialled_where_it_was
         clock.now_s += 10_000
         reply = await decide(server.url("good", "agent.test"), dialer)
         assert reply.reason is FallbackReason.EGRESS_DENIED
-        assert set(dialled) == {"127.0.0.1"}
         assert elsewhere.connections == 0
         await dialer.close()
 
 
-async def test_a_pin_is_renewed_behind_the_back_of_play(server, built):
-    names, clock = Names(["127.0.0.1"]), Time()
-    dialer = Dialer(LOCAL, resolve=names, clock=clock)
+async def test_a_pin_is_renewed_behind_the_back_of_play(server):
+    names, built, clock = Names(["127.0.0.1"]), Built(), Time()
+    dialer = Dialer(LOCAL, resolve=names, build=built, clock=clock)
     url = server.url("good", "agent.test")
     await decide(url, dialer)
     clock.now_s += 61
     assert await decide(url, dialer) == Answer("call")
     await asyncio.sleep(0.05)
     assert len(names.asked) == 2
-    # The same addresses: the channel and its open connections stay.
-    assert (len(built), server.connections) == (1, 1)
+    # The same addresses: the client and its open connections stay.
+    assert (len(built.addresses), server.connections) == (1, 1)
     await dialer.close()
 
 
@@ -195,12 +178,13 @@ async def test_the_second_address_is_tried_when_the_first_refuses(server):
     await dialer.close()
 
 
-async def test_the_arenas_own_address_is_denied_even_when_it_is_public(built):
-    dialer = Dialer(STRICT, resolve=Names([PUBLIC]), owns=lambda address: True)
+async def test_the_arenas_own_address_is_denied_even_when_it_is_public(server):
+    built = Built()
+    dialer = Dialer(STRICT, resolve=Names([PUBLIC]), build=built, owns=lambda address: True)
     reply = await decide("https://agent.test/", dialer)
     await dialer.close()
     assert reply == Failure(FallbackReason.EGRESS_DENIED, "the address belongs to the arena itself")
-    assert built == []
+    assert built.addresses == []
 
 
 def test_one_knows_ones_own_addresses_without_sending_anything():
@@ -217,30 +201,32 @@ async def test_a_name_that_does_not_resolve_is_connect_failed():
     assert "no such name" in reply.detail
 
 
-async def test_at_most_so_many_addresses_are_pinned(built):
+async def test_at_most_so_many_addresses_are_pinned():
+    built = Built()
     dialer = Dialer(
         LOCAL,
         DialLimits(max_addresses=3),
         resolve=Names([f"127.0.0.{n}" for n in range(1, 20)]),
+        build=built,
     )
-    await dialer.channel(LOCAL.target("http://agent.test:1234/"))
+    await dialer.client(LOCAL.target("http://agent.test:1234/"))
     await dialer.close()
-    assert built == [["127.0.0.1", "127.0.0.2", "127.0.0.3"]]
+    assert built.addresses == [["127.0.0.1", "127.0.0.2", "127.0.0.3"]]
 
 
-async def test_many_who_ask_at_once_cause_one_lookup_and_one_channel(built):
-    names = Names(["127.0.0.1"])
-    dialer = Dialer(LOCAL, resolve=names)
+async def test_many_who_ask_at_once_cause_one_lookup_and_one_client():
+    names, built = Names(["127.0.0.1"]), Built()
+    dialer = Dialer(LOCAL, resolve=names, build=built)
     target = LOCAL.target("http://agent.test:1234/")
-    channels = await asyncio.gather(*(dialer.channel(target) for _ in range(50)))
+    clients = await asyncio.gather(*(dialer.client(target) for _ in range(50)))
     await dialer.close()
-    assert (len(names.asked), len(built), len(set(map(id, channels)))) == (1, 1, 1)
+    assert (len(names.asked), len(built.addresses), len(set(map(id, clients)))) == (1, 1, 1)
 
 
 async def test_origins_are_bounded():
     dialer = Dialer(LOCAL, DialLimits(max_origins=5), resolve=Names(["127.0.0.1"]))
     for number in range(12):
-        await dialer.channel(LOCAL.target(f"http://agent{number}.test:1234/"))
+        await dialer.client(LOCAL.target(f"http://agent{number}.test:1234/"))
     assert len(dialer._pins) == 5
     await dialer.close()
 
@@ -287,13 +273,13 @@ async def test_a_name_that_stops_resolving_keeps_its_checked_address_for_a_while
     await dialer.close()
 
 
-async def test_a_denied_name_loses_its_channel():
+async def test_a_denied_name_loses_its_client():
     names, clock = Names(["127.0.0.1"], [PUBLIC, "224.0.0.1"]), Time()
     dialer = Dialer(LOCAL, resolve=names, clock=clock)
     target = LOCAL.target("http://agent.test:1234/")
-    await dialer.channel(target)
+    await dialer.client(target)
     clock.now_s += 10_000
     with pytest.raises(EgressDenied):
-        await dialer.channel(target)
-    assert dialer.ready_channel(target) is None
+        await dialer.client(target)
+    assert dialer.ready_client(target) is None
     await dialer.close()

@@ -1,27 +1,34 @@
-"""From the name in a URL to connections, by way of checked addresses only.
+"""HTTP clients that can reach checked addresses only.
 
-Owns resolving (bounded, away from the event loop), the question to the egress policy about every
-address, and the pins: a channel per origin that knows these addresses and has no resolver. A name
-that changes its mind between check and dial (rebinding) therefore changes nothing. Pins expire; the
-name is then resolved and checked again, while play goes on with what was checked before.
+Owns the way from a host name to a connection: resolve (bounded, away from the event loop), ask the
+egress policy about every address, and build a client pinned to exactly these. The client never
+resolves by itself, so a name that changes its mind between check and dial (rebinding) changes
+nothing. Pins expire; the name is then resolved and checked again.
+
+It never follows redirects, reads proxies from the environment, keeps cookies or decompresses.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from ipaddress import ip_address
+from typing import Final
 
-from pokerarena.agents.channel import Channel
+from pyreqwest.client import Client, ClientBuilder
+
 from pokerarena.agents.egress import Address, EgressDenied, EgressPolicy, Target
 
+USER_AGENT: Final = "pokerarena"
+
 Resolve = Callable[[str, int], Awaitable[tuple[Address, ...]]]
+Build = Callable[["Target", tuple[Address, ...], "DialLimits"], Client]
 
 
 class ResolveFailed(Exception):
@@ -89,16 +96,51 @@ def is_own_address(address: Address) -> bool:
     return True
 
 
+def build_pinned_client(
+    target: Target, addresses: tuple[Address, ...], limits: DialLimits
+) -> Client:
+    """A client whose only way out is to `addresses`.
+
+    The host of every request must be the target's: an address literal is dialled as it is written,
+    and a name only has the pinned addresses.
+    """
+    builder = (
+        ClientBuilder()
+        .no_proxy()
+        .follow_redirects(False)
+        .default_cookie_store(False)
+        .referer(False)
+        .http1_only()
+        .gzip(False)
+        .brotli(False)
+        .zstd(False)
+        .deflate(False)
+        .user_agent(USER_AGENT)
+        .tcp_nodelay(True)
+        .connect_timeout(timedelta(milliseconds=limits.connect_timeout_ms))
+        .pool_idle_timeout(timedelta(milliseconds=limits.idle_connection_ms))
+        .default_headers({"content-type": "application/json", "accept-encoding": "identity"})
+    )
+    if target.literal is None:
+        for address in addresses:
+            builder = builder.resolve(target.host, str(address), target.port)
+    return builder.build()
+
+
 @dataclass(slots=True)
 class _Pin:
-    channel: Channel
+    client: Client
     addresses: tuple[Address, ...]
     checked_at_s: float
     retry_at_s: float = 0.0
 
 
 class Dialer:
-    """Pinned channels by origin, shared by all players of one process."""
+    """Pinned clients by origin, shared by all players of one process.
+
+    Building a client takes milliseconds (it reads the certificate store) and each holds its own
+    connections, so players with the same origin share one.
+    """
 
     def __init__(
         self,
@@ -106,6 +148,7 @@ class Dialer:
         limits: DialLimits | None = None,
         *,
         resolve: Resolve | None = None,
+        build: Build = build_pinned_client,
         owns: Callable[[Address], bool] = is_own_address,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -113,14 +156,14 @@ class Dialer:
         self._limits = limits or DialLimits()
         self._system = SystemResolver(self._limits)
         self._resolve = resolve or self._system
-        self._tls: ssl.SSLContext | None = None
+        self._build = build
         self._owns = owns
         self._clock = clock
         self._pins: OrderedDict[tuple[str, str, int], _Pin] = OrderedDict()
-        self._pinning: dict[tuple[str, str, int], asyncio.Task[Channel]] = {}
+        self._pinning: dict[tuple[str, str, int], asyncio.Task[Client]] = {}
 
-    def ready_channel(self, target: Target) -> Channel | None:
-        """The channel to this target if one is pinned already; starts its renewal when due."""
+    def ready_client(self, target: Target) -> Client | None:
+        """The client for this target if one is pinned already; starts its renewal when due."""
         pin = self._pins.get(target.origin)
         if pin is None:
             return None
@@ -132,14 +175,14 @@ class Dialer:
             if now_s >= pin.retry_at_s:
                 pin.retry_at_s = now_s + self._limits.min_pin_lifetime_s
                 self._start_pinning(target)
-        return pin.channel
+        return pin.client
 
-    async def channel(self, target: Target) -> Channel:
-        """A channel that leads to the target's checked addresses and nowhere else.
+    async def client(self, target: Target) -> Client:
+        """A client that can reach the target's checked addresses and nothing else.
 
         Raises `EgressDenied` or `ResolveFailed`.
         """
-        ready = self.ready_channel(target)
+        ready = self.ready_client(target)
         if ready is not None:
             return ready
         # Shielded: whoever gives up waiting must not spoil the answer for the others.
@@ -153,17 +196,15 @@ class Dialer:
             pin.checked_at_s = min(pin.checked_at_s, self._clock() - due_s)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every client and its connections."""
         for task in self._pinning.values():
             task.cancel()
         pins, self._pins = self._pins, OrderedDict()
         for pin in pins.values():
-            pin.channel.retire()
+            await pin.client.close()
         self._system.close()
-        # Sockets are closed in the next turn of the loop, which might be its last.
-        await asyncio.sleep(0)
 
-    def _start_pinning(self, target: Target) -> asyncio.Task[Channel]:
+    def _start_pinning(self, target: Target) -> asyncio.Task[Client]:
         task = self._pinning.get(target.origin)
         if task is None:
             task = asyncio.create_task(self._pin(target), name=f"pin {target.host}")
@@ -171,44 +212,28 @@ class Dialer:
             task.add_done_callback(lambda done: self._pinned(target, done))
         return task
 
-    def _pinned(self, target: Target, done: asyncio.Task[Channel]) -> None:
+    def _pinned(self, target: Target, done: asyncio.Task[Client]) -> None:
         self._pinning.pop(target.origin, None)
         if not done.cancelled():
             done.exception()  # Whoever waits has it; with nobody waiting it is not news.
 
-    async def _pin(self, target: Target) -> Channel:
+    async def _pin(self, target: Target) -> Client:
         try:
             addresses = await self._checked_addresses(target)
         except EgressDenied:
-            self._unpin(self._pins.pop(target.origin, None))
+            self._pins.pop(target.origin, None)
             raise
         pin = self._pins.get(target.origin)
         if pin is None or set(pin.addresses) != set(addresses):
-            self._unpin(pin)
-            pin = _Pin(await self._build(target, addresses), addresses, self._clock())
+            client = await asyncio.to_thread(self._build, target, addresses, self._limits)
+            # The former client is dropped, not closed: requests in flight may still end.
+            pin = _Pin(client, addresses, self._clock())
             self._pins[target.origin] = pin
         pin.checked_at_s = self._clock()
         self._pins.move_to_end(target.origin)
         while len(self._pins) > self._limits.max_origins:
-            self._unpin(self._pins.popitem(last=False)[1])
-        return pin.channel
-
-    def _unpin(self, pin: _Pin | None) -> None:
-        if pin is not None:
-            pin.channel.retire()
-
-    async def _build(self, target: Target, addresses: tuple[Address, ...]) -> Channel:
-        if target.scheme == "https" and self._tls is None:
-            # Reads the certificate store of the machine, which takes milliseconds: once, elsewhere.
-            self._tls = await asyncio.to_thread(ssl.create_default_context)
-        return Channel(
-            target,
-            addresses,
-            admit=self._admit,
-            tls=self._tls if target.scheme == "https" else None,
-            connect_timeout_ms=self._limits.connect_timeout_ms,
-            idle_connection_ms=self._limits.idle_connection_ms,
-        )
+            self._pins.popitem(last=False)
+        return pin.client
 
     async def _checked_addresses(self, target: Target) -> tuple[Address, ...]:
         if target.literal is not None:
@@ -216,14 +241,7 @@ class Dialer:
         else:
             addresses = await self._resolve(target.host, target.port)
         # Judged before it is cut: a bad address may not hide behind many good ones.
-        if not addresses:
-            raise EgressDenied("the name has no address")
-        for address in addresses:
-            self._admit(address)
-        return addresses[: self._limits.max_addresses]
-
-    def _admit(self, address: Address) -> None:
-        """Raise `EgressDenied` unless this address may be dialled, by the policy and by itself."""
-        self.policy.check_address(address)
-        if not self.policy.allow_private and self._owns(address):
+        self.policy.check_addresses(addresses)
+        if not self.policy.allow_private and any(map(self._owns, addresses)):
             raise EgressDenied("the address belongs to the arena itself")
+        return addresses[: self._limits.max_addresses]

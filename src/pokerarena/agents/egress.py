@@ -3,39 +3,27 @@
 Owns the judgement over URLs, host names and addresses. It opens no connection and asks no
 resolver; `agents.dial` resolves, asks here, and pins what it may dial.
 
-URLs are read strictly: whatever could be read in two ways is refused. `127.1`, `2130706433`, `0x7f.1`
-and full-width digits all mean an address to one program or another, and none of them is accepted.
+URLs are read with the parser of the HTTP client that dials them. A second parser would be a hole:
+whatever the two read differently (`2130706433`, `0x7f.1`, full-width digits, backslashes) could be
+checked as one host and dialled as another.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
-from urllib.parse import quote
+
+from pyreqwest.http import Url
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 MAX_URL_CHARS: Final = 2_048
 _MAX_HOST_CHARS: Final = 253
-_MAX_LABEL_CHARS: Final = 63
-# Other scripts have become punycode by then.
+# By now the parser has turned other scripts into punycode.
 _HOST_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
-
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_URL: Final = re.compile(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://(?P<authority>[^/?#]*)"
-    r"(?P<path>/[^?#]*)?(?P<query>\?[^#]*)?(?P<fragment>#.*)?"
-)
-_AUTHORITY: Final = re.compile(
-    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[^:\[\]]*))(?::(?P<port>[0-9]{1,5}))?"
-)
-# What some programs read as the last part of an IPv4 address.
-_NUMERIC_LABEL: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
-_PATH_CHARS: Final = "%/?:@!$&'()*+,;=-._~"
 
 
 def _networks(*texts: str) -> tuple[Network, ...]:
@@ -102,15 +90,13 @@ class EgressDenied(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A callback URL taken apart. `host` is as in a `Host` header, IPv6 in brackets."""
+    """A callback URL taken apart by the parser that will dial it."""
 
+    url: str
     scheme: str
     host: str
     port: int
-    path: str
-    """What follows the authority, query included."""
     literal: Address | None
-    """The address, where the URL has one instead of a name."""
 
     @property
     def origin(self) -> tuple[str, str, int]:
@@ -151,32 +137,33 @@ class EgressPolicy:
             raise EgressDenied("the URL contains spaces or control characters")
         if "\\" in url:
             raise EgressDenied("the URL contains a backslash")
-        parts = _URL.fullmatch(url)
-        if parts is None:
-            raise EgressDenied("not a URL; expected something like https://agent.example.com/play")
-        scheme = parts["scheme"].lower()
-        if scheme not in self.schemes or scheme not in _DEFAULT_PORTS:
-            wanted = " or ".join(sorted(self.schemes & _DEFAULT_PORTS.keys()))
-            raise EgressDenied(f"the scheme {scheme!r} is not allowed; use {wanted}")
-        if "@" in parts["authority"]:
+        try:
+            parsed = Url(url)
+        except ValueError as error:
+            raise EgressDenied(f"not a URL: {error}") from None
+        if parsed.scheme not in self.schemes:
+            wanted = " or ".join(sorted(self.schemes))
+            raise EgressDenied(f"the scheme {parsed.scheme!r} is not allowed; use {wanted}")
+        host, port = parsed.host_str, parsed.port_or_known_default
+        if host is None or port is None:
+            raise EgressDenied("the URL has no host")
+        # The parser drops an empty user ("http://@host/"), so the text is looked at as well.
+        authority = url.split("://", 1)[-1].split("/", 1)[0].split("?", 1)[0].split("#", 1)[0]
+        if parsed.username or parsed.password is not None or "@" in authority:
             raise EgressDenied("the URL carries a user name or password; remove it")
-        if parts["fragment"] is not None:
+        if parsed.fragment is not None:
             raise EgressDenied("the URL carries a fragment; remove the part after '#'")
-        authority = _AUTHORITY.fullmatch(parts["authority"])
-        if authority is None:
-            raise EgressDenied("the host or port of the URL is malformed")
-        port = int(authority["port"] or _DEFAULT_PORTS[scheme])
         if not any(low <= port <= high for low, high in self.port_ranges):
             raise EgressDenied(f"port {port} is not allowed")
-        host, literal = _host(authority["ipv6"], authority["name"])
-        if literal is None:
-            self._check_domain(host)
-        else:
+        literal = None
+        if parsed.domain is None:
+            literal = ip_address(host.strip("[]"))
             if self.allowed_domains:
                 raise EgressDenied("an address instead of a name is not allowed here")
             self.check_address(literal)
-        path = quote((parts["path"] or "/") + (parts["query"] or ""), safe=_PATH_CHARS)
-        return Target(scheme, host, port, path, literal)
+        else:
+            self._check_domain(host)
+        return Target(str(parsed), parsed.scheme, host, port, literal)
 
     def check_addresses(self, addresses: Iterable[Address]) -> None:
         """Raise unless every address is allowed: one bad address condemns the name."""
@@ -206,46 +193,22 @@ class EgressPolicy:
             raise EgressDenied(reserved)
 
     def _check_domain(self, host: str) -> None:
+        if len(host) > _MAX_HOST_CHARS:
+            raise EgressDenied("the host name is too long")
+        labels = host.split(".")
+        if labels[-1] == "":
+            raise EgressDenied("the host name ends in a dot; write it without")
+        if not all(labels) or any(len(label) > 63 for label in labels):
+            raise EgressDenied("the host name has an empty or too long part")
+        if not _HOST_CHARS.issuperset(host):
+            raise EgressDenied("the host name has characters other than letters, digits, - and _")
         # Said at registration already: such a name can only ever mean this machine.
-        if (host == "localhost" or host.endswith(".localhost")) and not self.allow_private:
+        if labels[-1] == "localhost" and not self.allow_private:
             raise EgressDenied("the host is this machine itself, which is a private address")
         if _is_under(host, self.denied_domains):
             raise EgressDenied("the operator denies this host")
         if self.allowed_domains and not _is_under(host, self.allowed_domains):
             raise EgressDenied("the host is not on the operator's list of allowed hosts")
-
-
-def _host(ipv6: str | None, name: str) -> tuple[str, Address | None]:
-    """The host in its one accepted spelling, and its address where it is one."""
-    if ipv6 is not None:
-        try:
-            address = IPv6Address(ipv6)
-        except ValueError:
-            raise EgressDenied("the IPv6 address of the URL is malformed") from None
-        return f"[{address}]", address
-    if not name:
-        raise EgressDenied("the URL has no host")
-    if not name.isascii():
-        try:
-            name = name.encode("idna").decode()
-        except UnicodeError:
-            raise EgressDenied("the host name is not a valid international name") from None
-    host = name.lower()
-    if len(host) > _MAX_HOST_CHARS:
-        raise EgressDenied("the host name is too long")
-    labels = host.split(".")
-    if labels[-1] == "":
-        raise EgressDenied("the host name ends in a dot; write it without")
-    if not all(labels) or any(len(label) > _MAX_LABEL_CHARS for label in labels):
-        raise EgressDenied("the host name has an empty or too long part")
-    if not _HOST_CHARS.issuperset(host):
-        raise EgressDenied("the host name has characters other than letters, digits, - and _")
-    if _NUMERIC_LABEL.fullmatch(labels[-1]):
-        try:
-            return host, IPv4Address(host)
-        except ValueError:
-            raise EgressDenied("an IPv4 address is written as four decimal numbers") from None
-    return host, None
 
 
 def _within(address: Address, networks: Iterable[Network]) -> bool:

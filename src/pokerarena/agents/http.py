@@ -1,8 +1,8 @@
 """Players that are asked over HTTP.
 
-Owns one POST per callback (or per batch of callbacks), its signature, and the events beside it.
-Where a request may go is decided by `agents.dial`, and what comes back is read by `agents.channel`.
-Nothing here raises for a fault of the agent.
+Owns one POST per callback (or per batch of callbacks): signature, total deadline, size of the
+answer, and the translation of everything that can go wrong into a fallback reason. Where a request
+may go is decided by `agents.dial`. Nothing here raises for a fault of the agent.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final, NamedTuple
+
+from pyreqwest import exceptions as transport
+from pyreqwest.client import Client
+from pyreqwest.http import Url
 
 from pokerarena.agents.dial import Dialer, ResolveFailed
 from pokerarena.agents.egress import EgressDenied, Target
@@ -22,8 +27,10 @@ from pokerarena.protocol.answers import MalformedAnswer, decode_answer, decode_b
 from pokerarena.protocol.messages import Answer, Callback, Event, HandEnd, RunEnd, RunStart, encode
 from pokerarena.protocol.signing import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, Signer
 
-USER_AGENT: Final = "pokerarena"
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_OK: Final = 200
+# The kernel's way of saying that this machine, not the agent, has run out of something:
+# ENOMEM, ENFILE, EMFILE, ENOBUFS.
+_OUR_OWN_LIMITS: Final = ("(os error 12)", "(os error 23)", "(os error 24)", "(os error 105)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,7 @@ class HttpPlayer:
         max_batch: int = 1,
         wants_events: bool = False,
         limits: HttpLimits | None = None,
+        clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._limits = limits or HttpLimits()
@@ -62,15 +70,15 @@ class HttpPlayer:
         self._signer = Signer(secret) if secret is not None else None
         self._max_batch = max_batch
         self._wants_events = wants_events
+        self._clock = clock
         self._wall_clock = wall_clock
         self._target: Target | None = None
-        self._denied = ""
+        self._denied: str | None = None
         try:
             self._target = dialer.policy.target(url)
+            self._url = Url(self._target.url)
         except EgressDenied as denied:
             self._denied = str(denied)
-        else:
-            self._head = _head(self._target)
         self._gathering: list[_Asked] = []
         self._batches: set[asyncio.Task[None]] = set()
         self._events: deque[tuple[str, bytes]] = deque(maxlen=self._limits.max_queued_events)
@@ -84,8 +92,8 @@ class HttpPlayer:
         """Resolve and check the address before the first decision is on the clock."""
         if self._target is not None:
             # Whatever is wrong is said again, and counted, when the first decision is due.
-            with contextlib.suppress(EgressDenied, ResolveFailed):
-                await self._dialer.channel(self._target)
+            with contextlib.suppress(EgressDenied, ResolveFailed, transport.PyreqwestError):
+                await self._dialer.client(self._target)
         self._tell(f"{run_start.run_id}-{run_start.seat}-start", run_start)
 
     async def decide(self, callback: Callback, deadline_ms: int) -> Reply:
@@ -133,34 +141,74 @@ class HttpPlayer:
     ) -> bytes | Failure:
         """Send one signed message; the body of a complete answer in time, or what went wrong."""
         if self._target is None:
-            return Failure(FallbackReason.EGRESS_DENIED, self._denied)
-        ends_at_s = asyncio.get_running_loop().time() + deadline_ms / 1000
+            return Failure(FallbackReason.EGRESS_DENIED, self._denied or "")
+        ends_at_s = self._clock() + deadline_ms / 1000
         try:
-            channel = self._dialer.ready_channel(self._target)
-            if channel is None:
-                async with asyncio.timeout_at(ends_at_s):
-                    channel = await self._dialer.channel(self._target)
+            client = self._dialer.ready_client(self._target)
+            if client is None:
+                async with asyncio.timeout(deadline_ms / 1000):
+                    client = await self._dialer.client(self._target)
+            return await self._deliver(client, message_id, body, ends_at_s, max_bytes)
         except EgressDenied as denied:
             return Failure(FallbackReason.EGRESS_DENIED, str(denied))
         except ResolveFailed as error:
             return Failure(FallbackReason.CONNECT_FAILED, str(error))
+        except transport.PyreqwestError as error:
+            failure = failure_of(error)
+            if failure.reason is FallbackReason.CONNECT_FAILED:
+                self._dialer.connection_failed(self._target)
+            return failure
         except TimeoutError:
             return Failure(FallbackReason.TIMEOUT, f"no address within {deadline_ms} ms")
-        outcome = await channel.exchange(self._request(message_id, body), max_bytes, ends_at_s)
-        if isinstance(outcome, Failure) and outcome.reason is FallbackReason.CONNECT_FAILED:
-            self._dialer.connection_failed(self._target)
-        return outcome
 
-    def _request(self, message_id: str, body: bytes) -> bytes:
-        head = f"{self._head}content-length: {len(body)}\r\n"
+    async def _deliver(
+        self, client: Client, message_id: str, body: bytes, ends_at_s: float, max_bytes: int
+    ) -> bytes | Failure:
+        """Send once, and once more when a kept-alive connection turns out to be closed.
+
+        A server may hang up on an idle connection at the very moment we use it. That is nobody's
+        fault, and the decision id makes the second delivery recognisable.
+        """
+        try:
+            return await self._send(client, message_id, body, ends_at_s, max_bytes)
+        except transport.ConnectError as error:
+            if not _lost_before_an_answer(error) or self._clock() >= ends_at_s:
+                raise
+        return await self._send(client, message_id, body, ends_at_s, max_bytes)
+
+    async def _send(
+        self, client: Client, message_id: str, body: bytes, ends_at_s: float, max_bytes: int
+    ) -> bytes | Failure:
+        # The deadline runs in the client's own thread until the last byte of the body: neither a
+        # slow drip nor a busy event loop of ours moves it.
+        left = timedelta(seconds=max(0.001, ends_at_s - self._clock()))
+        request = client.post(self._url).body_bytes(body).timeout(left)
         if self._signer is not None:
             timestamp_s = int(self._wall_clock())
-            head += (
-                f"{ID_HEADER}: {message_id}\r\n"
-                f"{TIMESTAMP_HEADER}: {timestamp_s}\r\n"
-                f"{SIGNATURE_HEADER}: {self._signer.sign(message_id, timestamp_s, body)}\r\n"
+            request = (
+                request.header(ID_HEADER, message_id)
+                .header(TIMESTAMP_HEADER, str(timestamp_s))
+                .header(SIGNATURE_HEADER, self._signer.sign(message_id, timestamp_s, body))
             )
-        return f"{head}\r\n".encode() + body
+        async with request.build_streamed() as response:
+            if response.status != _OK:
+                return Failure(
+                    FallbackReason.HTTP_STATUS, f"the agent answered HTTP {response.status}"
+                )
+            encoding = response.get_header("content-encoding")
+            if encoding is not None and encoding.lower() != "identity":
+                return Failure(
+                    FallbackReason.MALFORMED,
+                    "the answer is compressed; the arena asked for accept-encoding: identity",
+                )
+            data = await response.body_reader.read(max_bytes + 1)
+            if data is None:
+                return b""
+            if len(data) > max_bytes:
+                return Failure(
+                    FallbackReason.TOO_LARGE, f"the answer is larger than {max_bytes} bytes"
+                )
+            return data.to_bytes()
 
     # --- several callbacks in one request ----------------------------------------------------
 
@@ -238,16 +286,40 @@ class HttpPlayer:
             )
 
 
-def _head(target: Target) -> str:
-    """What is the same in every request to a target."""
-    host = target.host
-    if target.port != _DEFAULT_PORTS[target.scheme]:
-        host = f"{host}:{target.port}"
-    return (
-        f"POST {target.path} HTTP/1.1\r\n"
-        f"host: {host}\r\n"
-        f"user-agent: {USER_AGENT}\r\n"
-        "accept: application/json\r\n"
-        "accept-encoding: identity\r\n"
-        "content-type: application/json\r\n"
-    )
+def failure_of(error: transport.PyreqwestError) -> Failure:
+    """The fallback reason behind an error of the HTTP client."""
+    causes = _causes(error)
+    last = causes[-1] if causes else error.message
+    connecting = "client error (Connect)" in causes
+    if isinstance(error, transport.RequestTimeoutError):
+        if connecting:
+            return Failure(FallbackReason.CONNECT_FAILED, "no connection in time")
+        return Failure(FallbackReason.TIMEOUT, "the complete answer did not arrive in time")
+    if isinstance(error, transport.NetworkError):
+        if any(limit in last for limit in _OUR_OWN_LIMITS):
+            return Failure(FallbackReason.INFRASTRUCTURE, f"the arena cannot connect: {last}")
+        return Failure(FallbackReason.CONNECT_FAILED, last)
+    if isinstance(error, transport.DecodeError):
+        if "message head is too large" in last:
+            return Failure(FallbackReason.TOO_LARGE, "the headers of the answer are too large")
+        if "end of file" in last or "(os error" in last or "closed" in last:
+            return Failure(
+                FallbackReason.CONNECT_FAILED, "the connection ended in the middle of the answer"
+            )
+        return Failure(FallbackReason.MALFORMED, f"the answer is not HTTP/1.1: {last}")
+    if isinstance(error, transport.BuilderError):
+        return Failure(FallbackReason.EGRESS_DENIED, f"the URL cannot be requested: {last}")
+    if isinstance(error, transport.RequestPanicError):
+        # What an answer can bring about must never make a hand void: losers would send it.
+        return Failure(FallbackReason.MALFORMED, "the HTTP client gave up on the answer")
+    return Failure(FallbackReason.INFRASTRUCTURE, f"the HTTP client failed: {last}")
+
+
+def _lost_before_an_answer(error: transport.ConnectError) -> bool:
+    causes = _causes(error)
+    return "client error (SendRequest)" in causes and "client error (Connect)" not in causes
+
+
+def _causes(error: transport.PyreqwestError) -> list[str]:
+    details = getattr(error, "details", None) or {}
+    return [cause["message"] for cause in details.get("causes") or ()]
