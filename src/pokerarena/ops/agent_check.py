@@ -7,14 +7,17 @@ wrong is `agents.conformance`'s to say. Must never: dial anything but the URL th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from pathlib import Path
 from typing import Final
 
 from pokerarena.agents.conformance import Finding, Severity, Summary, check_agent
 from pokerarena.agents.dial import Dialer
 from pokerarena.agents.egress import EgressPolicy
-from pokerarena.errors import Invalid
+from pokerarena.errors import Invalid, Unavailable
+from pokerarena.sandbox.checking import check_hosted
+from pokerarena.sandbox.local import local_sandboxes
 
 # The same mistake is told in full a few times; an agent that errs each time need not fill pages.
 SHOWN_PER_CODE: Final = 3
@@ -44,8 +47,6 @@ async def _check(
     write: Write,
 ) -> bool:
     dialer = Dialer(policy)
-    seen: dict[str, int] = {}
-    passed = False
     try:
         findings = check_agent(
             url,
@@ -55,17 +56,45 @@ async def _check(
             max_batch=max_batch,
             hands=hands,
         )
-        async with aclosing(findings):
-            async for finding in findings:
-                if isinstance(finding, Summary):
-                    passed = finding.passed
-                    _write_summary(finding, seen, write)
-                else:
-                    seen[finding.code] = seen.get(finding.code, 0) + 1
-                    if seen[finding.code] <= SHOWN_PER_CODE:
-                        _write_finding(finding, write)
+        return await _tell(findings, write)
     finally:
         await dialer.close()
+
+
+def run_hosted_check(
+    path: Path, *, rootfs: Path, time_limit_ms: int, hands: int, write: Write
+) -> bool:
+    """Checks an agent's file or folder in a sandbox of this process, as an arena would."""
+
+    async def check() -> bool:
+        try:
+            async with local_sandboxes(tree=rootfs) as sandboxes:
+                player = sandboxes.player(path)
+                return await _tell(
+                    check_hosted(player, time_limit_ms=time_limit_ms, hands=hands), write
+                )
+        except Unavailable as error:
+            raise Unavailable(
+                error.code,
+                f"{error.message} Without a sandbox, with your own rights: "
+                f"python -m pokerarena_sdk check {path}",
+            ) from None
+
+    return asyncio.run(check())
+
+
+async def _tell(findings: AsyncGenerator[Finding | Summary, None], write: Write) -> bool:
+    seen: dict[str, int] = {}
+    passed = False
+    async with aclosing(findings):
+        async for finding in findings:
+            if isinstance(finding, Summary):
+                passed = finding.passed
+                _write_summary(finding, seen, write)
+            else:
+                seen[finding.code] = seen.get(finding.code, 0) + 1
+                if seen[finding.code] <= SHOWN_PER_CODE:
+                    _write_finding(finding, write)
     return passed
 
 

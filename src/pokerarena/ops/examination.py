@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 
 from pokerarena.errors import ArenaError
 from pokerarena.ops import migrate
+from pokerarena.sandbox import local
 from pokerarena.settings import Environment, Settings, load_settings
 
 POSTGRES_VERSION_MIN: Final = 150_000
@@ -35,7 +36,7 @@ class Finding(NamedTuple):
 
 def examine() -> list[Finding]:
     """Every finding, the well ones too; stops where the next question would make no sense."""
-    findings = [_python()]
+    findings = [_python(), _sandbox()]
     try:
         settings = load_settings()
         settings.master_key_bytes()
@@ -65,6 +66,13 @@ def examine() -> list[Finding]:
 def _python() -> Finding:
     version = ".".join(str(part) for part in sys.version_info[:3])
     return Finding("python", sys.version_info >= (3, 11), f"{version} (3.11 or later is needed)")
+
+
+def _sandbox() -> Finding:
+    """What is missing is no failure: everything but hosted agents works without it."""
+    if lacking := local.missing():
+        return Finding("sandbox", True, f"hosted agents cannot run here. {' '.join(lacking)}")
+    return Finding("sandbox", True, "hosted agents can run here")
 
 
 def _settings(settings: Settings) -> Finding:

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +27,7 @@ from pokerarena.agents.player import Player
 from pokerarena.agents.seat import SeatedPlayer, SeatSettings
 from pokerarena.engine.rules import MAX_SEATS, MIN_SEATS, AnteKind
 from pokerarena.engine.view import Viewer
-from pokerarena.errors import Invalid
+from pokerarena.errors import Invalid, Unavailable
 from pokerarena.history.export import HandFile, open_hand_file
 from pokerarena.runs.formats import RunRules, first_position
 from pokerarena.runs.play import play_run
@@ -41,6 +41,8 @@ from pokerarena.runs.seams import (
     VoidReason,
 )
 from pokerarena.runs.totals import SeatTotals
+from pokerarena.sandbox.local import DEFAULT_ROOTFS, bare_player, local_sandboxes
+from pokerarena.sandbox.player import HostedPlayer
 from pokerarena.stats.results import SeatTotals as CountedSeat
 from pokerarena.stats.results import seat_result
 from pokerarena.tables.models import Format
@@ -52,8 +54,9 @@ _SCHEMES: Final = ("http", "https")
 
 @dataclass(frozen=True, slots=True)
 class MatchOptions:
-    """What is played. `in_flight` is how many hands an HTTP agent gets at once, where the format
-    allows it; one at a time keeps its time limit honest."""
+    """What is played. `in_flight` is how many hands an agent over HTTP or from a file gets at once,
+    where the format allows it; one at a time keeps its time limit honest. Without `sandbox` an agent
+    from a file runs with the rights of whoever plays the match."""
 
     seats: tuple[str, ...]
     hands: int = 1_000
@@ -67,6 +70,8 @@ class MatchOptions:
     time_ms: int = 2_000
     in_flight: int = 1
     export: Path | None = None
+    sandbox: bool = True
+    rootfs: Path = DEFAULT_ROOTFS
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +120,22 @@ async def play_match(
     names = dict(enumerate(_names(options.seats), start=1))
     # One's own machine and network are exactly where one's agents are.
     dialer = Dialer(EgressPolicy(allow_private=True))
-    try:
+    async with AsyncExitStack() as open_until_the_end:
+        open_until_the_end.push_async_callback(dialer.close)
+        hosted = await _from_files(options, open_until_the_end)
         players = {
-            seat_no: _player(text, seat_no, seed, dialer, options)
+            seat_no: hosted(Path(text))
+            if _is_file(text)
+            else _player(text, seat_no, seed, dialer, options)
             for seat_no, text in enumerate(options.seats, start=1)
         }
         limits = SeatSettings(time_limit_ms=options.time_ms)
         seating = {
-            seat_no: Seating(names[seat_no], SeatedPlayer(player, limits))
+            seat_no: Seating(
+                names[seat_no],
+                SeatedPlayer(player, limits),
+                isinstance(player, HostedPlayer) and player.wants_events,
+            )
             for seat_no, player in players.items()
         }
         waits = any(not isinstance(player, HousePlayer) for player in players.values())
@@ -155,8 +168,6 @@ async def play_match(
             duration_s = time.monotonic() - began_s
             if export is not None:
                 export.end({seat: totals.net for seat, totals in outcome.totals.items()})
-    finally:
-        await dialer.close()
     decisions = sum([totals.decisions for totals in outcome.totals.values()])
     return MatchResult(
         hands=outcome.hands_done,
@@ -210,7 +221,9 @@ def _rules(options: MatchOptions) -> RunRules:
 
 def _names(seats: Sequence[str]) -> list[str]:
     """What each seat is called: the same agent in two seats gets numbers."""
-    plain = [text.removeprefix(_HOUSE) for text in seats]
+    plain = [
+        Path(text).resolve().name if _is_file(text) else text.removeprefix(_HOUSE) for text in seats
+    ]
     counts = Counter(plain)
     numbers: Counter[str] = Counter()
     names = []
@@ -218,6 +231,37 @@ def _names(seats: Sequence[str]) -> list[str]:
         numbers[name] += 1
         names.append(f"{name} #{numbers[name]}" if counts[name] > 1 else name)
     return names
+
+
+def _is_file(text: str) -> bool:
+    """Whether a seat names an agent's file or folder on this machine."""
+    return (
+        not text.startswith(_HOUSE)
+        and urlsplit(text).scheme not in _SCHEMES
+        and Path(text).exists()
+    )
+
+
+async def _from_files(
+    options: MatchOptions, open_until_the_end: AsyncExitStack
+) -> Callable[[Path], Player]:
+    """How an agent from a file becomes a player. Raises `Unavailable` where nothing can hold it."""
+    if not options.sandbox or not any(map(_is_file, options.seats)):
+        return bare_player
+    try:
+        sandboxes = await open_until_the_end.enter_async_context(
+            local_sandboxes(tree=options.rootfs)
+        )
+    except Unavailable as error:
+        raise Unavailable(
+            error.code, f"{error.message} For an agent of your own there is --no-sandbox."
+        ) from None
+    # One callback at a time, and nobody else who waits for this loop: see `HostedPlayer`.
+    sequential = options.in_flight <= 1 and all(
+        urlsplit(text).scheme not in _SCHEMES for text in options.seats
+    )
+    alone = (lambda: True) if sequential else None
+    return lambda path: sandboxes.player(path, alone=alone)
 
 
 def _player(text: str, seat_no: int, seed: bytes, dialer: Dialer, options: MatchOptions) -> Player:
@@ -235,8 +279,8 @@ def _player(text: str, seat_no: int, seed: bytes, dialer: Dialer, options: Match
         return HttpPlayer(text, dialer, limits=HttpLimits(max_in_flight=max(1, options.in_flight)))
     raise Invalid(
         "seat_unknown",
-        f"'{text}' names no agent: write house:NAME ({', '.join(STRATEGIES)}) or the http:// "
-        "address of one. Agents from files cannot be played yet; serve yours over HTTP.",
+        f"'{text}' names no agent: write house:NAME ({', '.join(STRATEGIES)}), the http:// "
+        "address of one, or a file or folder that is there.",
     )
 
 

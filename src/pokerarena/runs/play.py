@@ -275,24 +275,31 @@ class _Run:
         rules = self._spec.rules
         stakes = self._rules_at(rules.level_of(self.hands_done + 1))
         lineup = tuple([LineupSeat(seat, taken.name) for seat, taken in self._seating.items()])
-        async with asyncio.TaskGroup() as opening:
-            for seat, taken in self._seating.items():
-                message = RunStart(
-                    run_id=self._run_text,
-                    table_id=self._table_text,
-                    seat=seat,
-                    lineup=lineup,
-                    format=rules.format.value,
-                    planned_hands=self._spec.hands_target,
-                    small_blind=stakes.small_blind,
-                    big_blind=stakes.big_blind,
-                    ante=stakes.ante,
-                    ante_kind=stakes.ante_kind,
-                    starting_stack=rules.starting_stack,
-                    time_limit_ms=rules.action_time_ms,
-                    time_bank_ms=rules.time_bank_ms,
-                )
-                opening.create_task(taken.player.open(message))
+        messages = {
+            seat: RunStart(
+                run_id=self._run_text,
+                table_id=self._table_text,
+                seat=seat,
+                lineup=lineup,
+                format=rules.format.value,
+                planned_hands=self._spec.hands_target,
+                small_blind=stakes.small_blind,
+                big_blind=stakes.big_blind,
+                ante=stakes.ante,
+                ante_kind=stakes.ante_kind,
+                starting_stack=rules.starting_stack,
+                time_limit_ms=rules.action_time_ms,
+                time_bank_ms=rules.time_bank_ms,
+            )
+            for seat in self._seating
+        }
+        try:
+            async with asyncio.TaskGroup() as opening:
+                for seat, message in messages.items():
+                    opening.create_task(self._seating[seat].player.open(message))
+        except ExceptionGroup as failed:
+            # One that cannot be opened ends the run, with its own words.
+            raise failed.exceptions[0] from None
 
     async def _tell_result(self, hand: Hand, ids: HandIds) -> None:
         for seat in self._listeners:

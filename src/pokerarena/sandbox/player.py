@@ -97,6 +97,10 @@ class HostedPlayer:
     def max_in_flight(self) -> int:
         return self._manifest.max_in_flight
 
+    @property
+    def wants_events(self) -> bool:
+        return self._manifest.events
+
     # The seam.
 
     async def open(self, run_start: RunStart | None = None) -> None:

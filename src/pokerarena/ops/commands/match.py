@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from pokerarena.ops.commands.agent import Rootfs
+
 FORMATS = ("reset", "cash", "duplicate")
 BLINDS = re.compile(r"([0-9]{1,10})/([0-9]{1,10})")
 EXIT_INTERRUPTED = 130
@@ -25,7 +27,8 @@ def match(
         list[str],
         typer.Argument(
             metavar="SEAT SEAT …",
-            help="house:random, house:caller, house:tight, house:equity, or an agent's http URL.",
+            help="house:random, house:caller, house:tight, house:equity, an agent's http URL, or "
+            "its file or folder, which plays in a sandbox.",
             show_default=False,
         ),
     ],
@@ -40,18 +43,27 @@ def match(
     stack: Annotated[int, typer.Option(help="Starting stack.")] = 10_000,
     time_ms: Annotated[int, typer.Option(help="Time for a decision.")] = 2_000,
     in_flight: Annotated[
-        int, typer.Option(min=1, max=64, help="Hands at once with an HTTP agent, in reset.")
+        int, typer.Option(min=1, max=64, help="Hands at once with an agent of yours, in reset.")
     ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     export: Annotated[
         Path | None,
         typer.Option(help="Write the hands: .phhs for PHH, .log for ACPC.", show_default=False),
     ] = None,
+    sandbox: Annotated[
+        bool,
+        typer.Option(
+            "--sandbox/--no-sandbox",
+            help="Whether an agent from a file plays in a sandbox; without one it has your rights.",
+        ),
+    ] = True,
+    rootfs: Rootfs = None,
 ) -> None:
     """Play a match on this machine, without server or database."""
     from pokerarena.errors import Invalid
     from pokerarena.ops.match_report import run_match
     from pokerarena.runs.match import MatchOptions
+    from pokerarena.sandbox.local import DEFAULT_ROOTFS
     from pokerarena.tables.models import Format
 
     if format not in FORMATS:
@@ -69,6 +81,8 @@ def match(
         time_ms=time_ms,
         in_flight=in_flight,
         export=export,
+        sandbox=sandbox,
+        rootfs=rootfs or DEFAULT_ROOTFS,
     )
     try:
         complete = run_match(options, as_json=as_json)
