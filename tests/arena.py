@@ -102,7 +102,10 @@ class Arena:
             if options:
                 kind["max_in_flight"] = int(options)
         elif who == "hosted":
-            kind = {"kind": "hosted"}
+            # Of a package that is nowhere: for tests that never come to play it.
+            kind = {"kind": "hosted", "package_digest": bytes(32), "package_size": 1}
+            kind |= {"manifest": {"runtime": "python3", "entry_point": "bot.py"}}
+            kind |= {"check_status": "passed", "check_report": {}}
         else:
             kind = {"kind": "house", "house_name": who}
         return agent, AgentVersion(id=version_id, agent_id=agent.id, number=1, **kind)

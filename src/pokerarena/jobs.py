@@ -13,6 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 PLAY_RUN_TASK = "runs.play"
 RUNS_QUEUE = "runs"
+CHECK_VERSION_TASK = "agents.check"
+# Served only by workers that have an agent-host.
+CHECKS_QUEUE = "checks"
 
 # Only ever used with an explicit connection: it is never opened, and holds no pool of its own.
 _enqueuer = App(connector=PsycopgConnector())
@@ -32,3 +35,15 @@ async def enqueue_run(
         schedule_in={"seconds": delay_s} if delay_s > 0 else None,
     )
     return await deferrer.defer_async(run_id=str(run_id))
+
+
+async def enqueue_check(session: AsyncSession, version_id: UUID) -> int:
+    """Add the job that checks a hosted version, in the session's transaction; the job's id."""
+    raw = await (await session.connection()).get_raw_connection()
+    deferrer = _enqueuer.configure_task(
+        CHECK_VERSION_TASK,
+        allow_unknown=True,
+        queue=CHECKS_QUEUE,
+        connection=raw.driver_connection,
+    )
+    return await deferrer.defer_async(version_id=str(version_id))

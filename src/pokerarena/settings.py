@@ -224,6 +224,42 @@ class Settings(BaseSettings):
         default=5.0, gt=0, le=3600, description="how long it is not asked"
     )
 
+    # Hosted agents.
+    agent_hosts: CommaSeparated = Field(
+        default=(),
+        description="agent-hosts that a worker uses, each NAME=/PATH/OF.sock or NAME=HOST:PORT; "
+        "without any it plays and checks no hosted agents",
+    )
+    agent_host_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="the private key with which workers sign tokens for agent-hosts, in PEM",
+    )
+    agent_host_ca: str = Field(
+        default="",
+        description="file with the certificates of those who sign for agent-hosts over TLS; "
+        "empty: the system's",
+    )
+    agent_host_wait_s: float = Field(
+        default=120.0,
+        gt=0,
+        le=3600,
+        description="how long a run waits for an agent-host with room before it fails",
+    )
+    upload_max_bytes: int = Field(
+        default=16 * 1024 * 1024,
+        ge=1024,
+        le=64 * 1024 * 1024,
+        description="the largest upload of a hosted agent, as it is sent",
+    )
+    uploads_max: int = Field(
+        default=4, ge=1, le=1000, description="uploads in progress in one process"
+    )
+    package_bytes_per_user_max: int = Field(
+        default=256 * 1024 * 1024,
+        ge=1024,
+        description="unpacked bytes of one user's hosted versions that are not retired",
+    )
+
     # Worker.
     worker_processes: int = Field(
         default=1, ge=1, le=256, description="player processes of one worker; about one a core"

@@ -174,7 +174,7 @@ async def test_a_callback_url_that_must_not_be_called_is_refused(arena: Arena, u
 @pytest.mark.parametrize(
     ("body", "code"),
     [
-        ({"kind": "hosted"}, "hosted_not_available"),
+        ({"kind": "hosted"}, "upload_expected"),
         ({"kind": "house", "house_name": "genius"}, "house_name_unknown"),
         ({"kind": "house"}, "house_name_unknown"),
         (

@@ -171,7 +171,7 @@ async def test_an_agent_plays_on_a_host_and_its_package_travels_once(start_host,
     assert len(pool.loads) == 1
     await first.player.close()
     await second.player.close()
-    usage = first.player.usage if way == "frames" else first.player.usage()
+    usage = first.player.usage()
     assert usage.starts == 1
     assert usage.cpu_ns > 0
     assert usage.memory_peak_bytes > 0

@@ -156,7 +156,7 @@ def push(target: str, server: str, agent_id: str, token: str, opener: Any = None
     if not server.startswith(("https://", "http://127.0.0.1", "http://localhost", "http://[::1]")):
         raise ProjectError("push sends your token: the server must be https://, or this machine")
     packed = pack(target)
-    digest = hashlib.sha256(packed).hexdigest()
+    digest = hashlib.sha256(agent_id.encode() + b"\n" + packed).hexdigest()
     request = urllib.request.Request(  # noqa: S310 - the scheme was checked above
         f"{server.rstrip('/')}/v1/agents/{agent_id}/versions",
         data=packed,
@@ -164,7 +164,7 @@ def push(target: str, server: str, agent_id: str, token: str, opener: Any = None
         headers={
             "authorization": f"Bearer {token}",
             "content-type": ARCHIVE_TYPE,
-            # The same files are the same version, however often they are sent.
+            # The same files for the same agent are the same version, however often they are sent.
             "idempotency-key": f"sha256-{digest}",
         },
     )

@@ -186,17 +186,8 @@ async def add_version(
 ) -> NewVersion:
     """Add the next version of the principal's own agent."""
     check_order(order, settings)
-    agent = await own_agent(session, principal, agent_id, for_update=True)
-    _refuse_archived(agent)
-    last = await session.scalar(
-        select(func.max(AgentVersion.number)).where(AgentVersion.agent_id == agent.id)
-    )
-    number = (last or 0) + 1
-    if number > settings.versions_per_agent_max:
-        raise QuotaExceeded(
-            "too_many_versions",
-            f"An agent has at most {settings.versions_per_agent_max} versions; make a new agent.",
-        )
+    agent = await open_own_agent(session, principal, agent_id)
+    number = await next_number(session, agent, settings)
     version_id = new_id()
     secret = new_secret() if order.kind is VersionKind.HTTP else None
     version = AgentVersion(
@@ -221,13 +212,33 @@ async def add_version(
     return NewVersion(version, secret)
 
 
+async def open_own_agent(session: AsyncSession, principal: Principal, agent_id: UUID) -> Agent:
+    """The principal's own agent, locked, to add something to; an archived one takes nothing."""
+    agent = await own_agent(session, principal, agent_id, for_update=True)
+    _refuse_archived(agent)
+    return agent
+
+
+async def next_number(session: AsyncSession, agent: Agent, settings: Settings) -> int:
+    """The number of the version that comes next to an agent that the caller has locked."""
+    last = await session.scalar(
+        select(func.max(AgentVersion.number)).where(AgentVersion.agent_id == agent.id)
+    )
+    if (last or 0) >= settings.versions_per_agent_max:
+        raise QuotaExceeded(
+            "too_many_versions",
+            f"An agent has at most {settings.versions_per_agent_max} versions; make a new agent.",
+        )
+    return (last or 0) + 1
+
+
 def check_order(order: VersionOrder, settings: Settings) -> None:
     """Raise `Invalid` for a version that cannot be made here."""
     if order.kind is VersionKind.HOSTED:
         raise Invalid(
-            "hosted_not_available",
-            "This arena does not run uploaded code yet; serve the agent yourself and make an "
-            "'http' version.",
+            "upload_expected",
+            "A hosted version is its upload: send the archive itself as the body, with Content-Type "
+            "application/gzip, application/zip or application/octet-stream.",
         )
     if order.kind is VersionKind.HOUSE:
         if order.house_name not in HOUSE_NAMES:

@@ -29,6 +29,7 @@ from pokerarena.api.routes import (
     runs,
     tables,
     tokens,
+    uploads,
     users,
 )
 from pokerarena.auth.passwords import PasswordHasher
@@ -48,12 +49,15 @@ V1_ROUTERS = (
     users.me,
     tokens.router,
     users.router,
+    # Before the agents: it takes from their route what is no JSON.
+    uploads.router,
     agents.router,
     tables.router,
     live.router,
     runs.of_table,
     runs.router,
     hands.router,
+    uploads.reports,
 )
 
 

@@ -22,6 +22,8 @@ from pokerarena.settings import Settings
 from pokerarena.telemetry import bind_contextvars, clear_contextvars, get_logger
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+UPLOAD_TYPES = ("application/gzip", "application/zip", "application/octet-stream")
+_UPLOAD_PATH = re.compile(r"/v1/agents/[^/]+/versions")
 _SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -32,6 +34,20 @@ _SECURITY_HEADERS = {
 log = get_logger("api")
 
 
+def is_upload(scope: Scope) -> bool:
+    """Whether a request brings a hosted agent: the one body that is no JSON, and may be large."""
+    return (
+        scope["type"] == "http"
+        and scope["method"] == "POST"
+        and _media_type(Headers(scope=scope)) in UPLOAD_TYPES
+        and _UPLOAD_PATH.fullmatch(scope["path"]) is not None
+    )
+
+
+def _media_type(headers: Headers) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 class Envelope:
     """Wraps the application; one per process, since it counts requests in progress."""
 
@@ -40,6 +56,9 @@ class Envelope:
         self._body_max = settings.api_max_body_bytes
         self._body_timeout_s = settings.api_body_timeout_s
         self._requests_max = settings.api_requests_max + settings.stream_max_per_process
+        self._upload_max = settings.upload_max_bytes
+        self._uploads_max = settings.uploads_max
+        self._uploads = 0
         self._in_progress = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,10 +95,16 @@ class Envelope:
         if self._in_progress > self._requests_max:
             await exchange.problem(503, "overloaded", "Too many requests at once; try again.")
             return
-        if refusal := self._refusal(headers):
+        upload = is_upload(scope)
+        if upload and self._uploads >= self._uploads_max:
+            await exchange.problem(503, "overloaded", "Too many uploads at once; try again.")
+            return
+        body_max = self._upload_max if upload else self._body_max
+        if refusal := _refusal(headers, body_max, upload=upload):
             await exchange.problem(*refusal)
             return
-        body = _BoundedBody(receive, self._body_max, self._body_timeout_s)
+        body = _BoundedBody(receive, body_max, self._body_timeout_s)
+        self._uploads += upload
         try:
             await self._app(scope, body.receive, exchange.send)
         except Exception:
@@ -90,19 +115,21 @@ class Envelope:
             await exchange.problem(
                 500, "internal_error", "This is our fault and is logged under the request_id."
             )
+        finally:
+            self._uploads -= upload
 
-    def _refusal(self, headers: Headers) -> tuple[int, str, str] | None:
-        """What can be said about a body before it arrives."""
-        length = headers.get("content-length", "")
-        if length.isdecimal() and int(length[:20]) > self._body_max:
-            return 413, "body_too_large", f"A body has at most {self._body_max} bytes."
-        if (length not in ("", "0")) or "transfer-encoding" in headers:
-            media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-            if media_type != "application/json":
-                return 415, "unsupported_media_type", "Send the body as application/json."
-            if headers.get("content-encoding", "identity") != "identity":
-                return 415, "unsupported_encoding", "Send the body without Content-Encoding."
-        return None
+
+def _refusal(headers: Headers, body_max: int, *, upload: bool) -> tuple[int, str, str] | None:
+    """What can be said about a body before it arrives."""
+    length = headers.get("content-length", "")
+    if length.isdecimal() and int(length[:20]) > body_max:
+        return 413, "body_too_large", f"A body has at most {body_max} bytes."
+    if (length not in ("", "0")) or "transfer-encoding" in headers:
+        if not upload and _media_type(headers) != "application/json":
+            return 415, "unsupported_media_type", "Send the body as application/json."
+        if headers.get("content-encoding", "identity") != "identity":
+            return 415, "unsupported_encoding", "Send the body without Content-Encoding."
+    return None
 
 
 @dataclass(slots=True)

@@ -120,6 +120,7 @@ class Permission(Enum):
     SEAT_LEAVE = "take one's own agent, or anyone at one's own table, from its seat"
     RUN_CREATE = "start a run at one's own table"
     RUN_READ = "read a run, its results, its hands and their replays as far as one may see them"
+    SANDBOX_READ = "read what the sandboxes of one's own hosted agent did in a run"
     RUN_CONTROL = "stop or resume a run of one's own table"
 
 
@@ -144,6 +145,7 @@ RULES: dict[Permission, Rule] = {
     Permission.SEAT_LEAVE: Rule(Who.USER, Scope.TABLES_WRITE, Ownership.OWNER),
     Permission.RUN_CREATE: Rule(Who.USER, Scope.RUNS_WRITE, Ownership.OWNER),
     Permission.RUN_READ: Rule(Who.ANYONE, Scope.RUNS_READ, Ownership.VISIBLE),
+    Permission.SANDBOX_READ: Rule(Who.USER, Scope.RUNS_READ, Ownership.VISIBLE),
     Permission.RUN_CONTROL: Rule(Who.USER, Scope.RUNS_WRITE, Ownership.OWNER),
 }
 

@@ -14,7 +14,18 @@ import typer
 
 from pokerarena import __version__
 from pokerarena.errors import ArenaError
-from pokerarena.ops.commands import admin, agent, doctor, match, migrate, serve, up, verify, watch
+from pokerarena.ops.commands import (
+    admin,
+    agent,
+    agent_host,
+    doctor,
+    match,
+    migrate,
+    serve,
+    up,
+    verify,
+    watch,
+)
 from pokerarena.ops.embedded_errors import EmbeddedPostgresError
 
 EXIT_FAILED = 1
@@ -39,6 +50,12 @@ app.command("match")(match.match)
 app.command("watch")(watch.watch)
 app.command("api")(serve.api)
 app.command("worker")(serve.worker)
+app.command(
+    "agent-host",
+    # Its options are its own: it must start without any of what the other roles load.
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(agent_host.agent_host)
 app.command("doctor")(doctor.doctor)
 app.command("verify")(verify.verify)
 app.add_typer(migrate.commands, name="migrate")

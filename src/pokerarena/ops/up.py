@@ -1,4 +1,4 @@
-"""The whole arena on one machine: PostgreSQL, the API and a worker, supervised by one process.
+"""The whole arena on one machine: PostgreSQL, API, worker and agent-host, supervised by one process.
 
 Owns: the order of start and stop, and the settings that one machine needs.
 Must never: print anything but what scripts may read on stdout, or leave a process behind, however
@@ -22,6 +22,7 @@ from pokerarena.errors import ConfigurationError, Unavailable
 from pokerarena.ops import migrate
 from pokerarena.ops.data_directory import DataDirectory
 from pokerarena.ops.embedded import EmbeddedPostgres
+from pokerarena.ops.hosting import Hosting
 from pokerarena.ops.supervisor import Child
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Arena:
         self._postgres = EmbeddedPostgres(directory.postgres)
         self._children: list[Child] = []
         self._relied_on: list[Child] = []
+        self._hosting = Hosting(self)
 
     @property
     def address(self) -> str:
@@ -55,6 +57,11 @@ class Arena:
     def database_url(self) -> str:
         return self._postgres.url(DATABASE)
 
+    @property
+    def hosting_obstacle(self) -> str | None:
+        """Why there can be no hosted agents; None where there can."""
+        return self._hosting.obstacle
+
     def environment(self) -> dict[str, str]:
         """The settings of the API and the worker: the caller's own, and what this machine needs."""
         return {
@@ -62,6 +69,7 @@ class Arena:
             "POKERARENA_CALLBACK_ALLOW_PRIVATE": "true",
             **os.environ,
             **self.directory.secret_settings(),
+            **self._hosting.settings(),
             "POKERARENA_DATABASE_URL": self.database_url,
             "POKERARENA_API_HOST": HOST,
             "POKERARENA_API_PORT": str(self.port),
@@ -78,6 +86,8 @@ class Arena:
         # Stopped in this order: the worker finishes its hands while everything else is there.
         self.add("worker", ["worker"], stop_patience_s=WORKER_STOP_PATIENCE_S)
         api = self.add("api", ["api"], stop_patience_s=API_STOP_PATIENCE_S)
+        # Nobody waits for it: the worker finds it when it is there.
+        self._hosting.start()
         self._wait_until_ready(api)
 
     def add(self, name: str, command: Sequence[str], *, stop_patience_s: float) -> Child:
@@ -113,11 +123,13 @@ class Arena:
                 self._start_over()
             for child in (*self._children, *self._relied_on):
                 child.keep_alive(say)
+            self._hosting.keep_alive(say)
 
     def stop(self) -> None:
         """Stops everything, the database last. Stopping what never started is no error."""
         try:
             self._stop_served()
+            self._hosting.stop()
             for child in self._relied_on:
                 child.stop(self.hurry)
         finally:
@@ -158,6 +170,8 @@ def run(data_dir: Path, *, port: int, demo: bool) -> None:
         if arena.stopping.is_set():
             return
         print(f"ready {arena.address}", flush=True)
+        if arena.hosting_obstacle is not None:
+            say(f"no hosted agents here: {arena.hosting_obstacle}")
         if the_demo is not None:
             the_demo.begin()
         else:

@@ -127,3 +127,5 @@ class RunSeat(Base):
     rebuys: Mapped[int] = mapped_column(default=0)
     time_bank_ms: Mapped[int] = mapped_column(default=0)
     fallbacks: Mapped[dict[str, int]] = mapped_column(JSONB, default=dict)
+    # Of a hosted agent: what its sandboxes used and said when they were last closed.
+    sandbox: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))

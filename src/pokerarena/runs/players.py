@@ -21,8 +21,10 @@ from pokerarena.agents.player import Player
 from pokerarena.agents.registry import egress_policy, open_signing_secret
 from pokerarena.agents.seat import SeatedPlayer, SeatSettings
 from pokerarena.runs.formats import RunRules
+from pokerarena.runs.hosted import HostedSeat, lodge
 from pokerarena.runs.models import RunSeat
 from pokerarena.runs.seams import RunFault, Seating
+from pokerarena.sandbox.host_client import HostPool
 from pokerarena.sealing import Sealer
 from pokerarena.settings import Settings
 
@@ -39,8 +41,9 @@ async def load_versions(
 class SeatBuilder:
     """Builds players; one per process, because all its HTTP players share their connections."""
 
-    def __init__(self, settings: Settings, sealer: Sealer) -> None:
+    def __init__(self, settings: Settings, sealer: Sealer, hosts: HostPool | None = None) -> None:
         self._settings = settings
+        self._hosts = hosts
         self._sealer = sealer
         self._dialer = Dialer(egress_policy(settings), dial_limits(settings))
 
@@ -74,11 +77,13 @@ class SeatBuilder:
             return house_player(version.house_name, seed, run_id, seat_no)
         if version.kind == VersionKind.HTTP.value:
             return self._http_player(version)
-        raise RunFault(
-            "hosted_unavailable",
-            f"Seat {seat_no} has a hosted version, and this arena cannot run hosted agents yet; "
-            "take the seat with an http or house version.",
-        )
+        if self._hosts is None:
+            raise RunFault(
+                "hosted_unavailable",
+                f"Seat {seat_no} has a hosted version, and this worker knows no agent-host; start "
+                "one and name it in POKERARENA_AGENT_HOSTS, or seat an http or house version.",
+            )
+        return HostedSeat(lodge(self._hosts, version), self._settings.agent_host_wait_s)
 
     def _http_player(self, version: AgentVersion) -> HttpPlayer:
         assert version.callback_url is not None, "the schema says so"

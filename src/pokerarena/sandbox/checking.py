@@ -34,6 +34,7 @@ from pokerarena.protocol.messages import (
     encode,
 )
 from pokerarena.sandbox.player import HostedPlayer
+from pokerarena.sandbox.remote_player import RemotePlayer
 
 _RUN_ID: Final = "run_check"
 _TABLE_ID: Final = "tbl_check"
@@ -43,7 +44,7 @@ _BEFORE_IT_PLAYS: Final = (FallbackReason.SANDBOX_EXIT, FallbackReason.SANDBOX_C
 
 
 async def check_hosted(
-    player: HostedPlayer, *, time_limit_ms: int = 2_000, hands: int = 20
+    player: HostedPlayer | RemotePlayer, *, time_limit_ms: int = 2_000, hands: int = 20
 ) -> AsyncGenerator[Finding | Summary, None]:
     """Play with a hosted agent; yield each `Finding`, and a `Summary` at the end.
 
@@ -76,7 +77,7 @@ async def check_hosted(
 
 
 class _Check:
-    def __init__(self, player: HostedPlayer, time_limit_ms: int) -> None:
+    def __init__(self, player: HostedPlayer | RemotePlayer, time_limit_ms: int) -> None:
         self._player = player
         self._limit_ms = time_limit_ms
         self._failures = 0

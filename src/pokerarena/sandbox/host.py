@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from pokerarena.errors import ArenaError, ConfigurationError
 from pokerarena.sandbox import rootfs
@@ -64,8 +65,15 @@ async def serve(
         host.home.close()
 
 
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage is told in one line, as by every command."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"pokerarena agent-host: {message}\n")
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="agent-host", description="Run hosted agents.")
+    parser = _Parser(prog="pokerarena agent-host", description="Run hosted agents.")
     parser.add_argument("--name", required=True, help="the audience of its tokens")
     parser.add_argument("--public-key", type=Path, required=True)
     parser.add_argument("--rootfs", type=Path, required=True)
@@ -79,6 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--players-max", type=int, default=64)
     parser.add_argument("--memory-mib", type=int, default=4096)
     parser.add_argument("--hide", type=Path, action="append", default=[])
+    parser.add_argument("--build-rootfs", action="store_true", help="where it is missing")
     options = parser.parse_args(arguments)
     try:
         _run(options)
@@ -91,9 +100,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     refuse_secrets(os.environ)
     judge = TokenJudge(read_public_key(options.public_key), options.name, time.time)
-    if wrong := rootfs.check_record(options.rootfs):
-        raise ConfigurationError(wrong)
     runtime = find_runtime(options.runtime)
+    if wrong := rootfs.check_record(options.rootfs):
+        if not options.build_rootfs:
+            raise ConfigurationError(wrong)
+        rootfs.build(options.rootfs)
     tls, address = None, None
     if options.listen:
         if not (options.tls_certificate and options.tls_private):

@@ -112,6 +112,8 @@ class HostConnection:
         frame = wire.Lease(number, digest, asdict(limits))
         leased = await self._lodge(sandbox, number, frame, digest, load)
         if sandbox.over is not None or not isinstance(leased, wire.Leased):
+            # Over before it was ready: the host keeps its report until it is given back.
+            sandbox.begin_dead(self, number)
             return
         try:
             if self.address.socket_path is None:

@@ -62,6 +62,8 @@ class AgentHost:
         self.connections: set[Connection] = set()
         self._reserved: dict[tuple[int, int], int] = {}
         self.counter: TicketCounter | None = None
+        # More at once would only make each of them late, and lateness is counted against agents.
+        self.starts = asyncio.Semaphore(max(2, os.cpu_count() or 1))
 
     @property
     def room(self) -> int:
@@ -198,7 +200,8 @@ class Connection:
                 launcher = SandboxLauncher(self._host.home, agent)
                 player = HostedPlayer(launcher, agent.manifest, limits)
                 self._players[frame.player] = player
-                await player.open_with(frame.run_start)
+                async with self._host.starts:
+                    await player.open_with(frame.run_start)
             except BaseException:
                 if (begun := self._players.pop(frame.player, None)) is not None:
                     await begun.close()
@@ -222,16 +225,17 @@ class Connection:
                 self._host.home, agent, limits, _LeaseListener(lambda: self._lease_ended(number))
             )
             try:
-                await process.start()
-                self._leases[number] = process
-                fds = [os.dup(fd) for fd in process.pipes.hand_over()]
-                try:
-                    ended = await process.ready()
-                    fds += process.cgroup.lease()
-                except BaseException:
-                    for fd in fds:
-                        os.close(fd)
-                    raise
+                async with self._host.starts:
+                    await process.start()
+                    self._leases[number] = process
+                    fds = [os.dup(fd) for fd in process.pipes.hand_over()]
+                    try:
+                        ended = await process.ready()
+                        fds += process.cgroup.lease()
+                    except BaseException:
+                        for fd in fds:
+                            os.close(fd)
+                        raise
             except BaseException:
                 self._leases.pop(number, None)
                 await process.stop()
@@ -309,6 +313,8 @@ class Connection:
             return
         player = self._players.pop(number, None)
         if player is None:
+            # One that never came to be: whoever gives it back must not wait for a report.
+            self.wire.send(wire.Closed(number, self._host.room, 0, 0, 0, 0, "", []))
             return
         await player.close()
         self._host.release((id(self), number))

@@ -63,6 +63,10 @@ class LeasedSandbox:
         self.pipes = AgentPipes.adopt(self._limits, self._listener, self._loop, fds[0], fds[1])
         self.pipes.start()
 
+    def begin_dead(self, connection: HostConnection, number: int) -> None:
+        """It ended before it was ready; `stop` fetches what there is to say about it."""
+        self._connection, self._number = connection, number
+
     async def ready(self) -> Ended | None:
         """The host leases nothing that is not ready."""
         return self._why

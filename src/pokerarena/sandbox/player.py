@@ -30,6 +30,7 @@ _CLOSED_GRACE_S: Final = 0.1
 _TIMER_SLACK_S: Final = 0.001
 _ON_THE_SPOT_S: Final = 0.0002
 _YIELD_S: Final = 0.002
+_LOOK_AGAIN_S: Final = 0.2
 
 
 class Usage(NamedTuple):
@@ -149,6 +150,15 @@ class HostedPlayer:
                 self._attribution.give_up(decision_id)
                 turns.end()
             raise
+
+    async def recovered(self, within_s: float) -> bool:
+        """Whether it runs, or does so again within this time after a fault of ours."""
+        due_s = self._loop.time() + within_s
+        while (failure := await self._await_start(due_s)) is not None:
+            if failure.reason is not FallbackReason.INFRASTRUCTURE or self._loop.time() >= due_s:
+                return False
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        return True
 
     async def tell(self, message: HandEnd | RunEnd) -> None:
         """Hand over an event. A frozen agent reads it when its next turn begins."""
@@ -355,7 +365,7 @@ class HostedPlayer:
             try:
                 process = await self._launcher.launch(self._limits, self)
                 self._starts += 1
-                if self._run_start is not None:
+                if self._run_start is not None and process.alive:
                     process.pipes.send(self._run_start)
                 ended = await process.ready()
             except StartFailed as error:
@@ -387,13 +397,16 @@ class HostedPlayer:
 
     def _note_end(self, ended: Ended) -> None:
         if ended.reason is FallbackReason.INFRASTRUCTURE:
-            # Our own fault costs the agent none of its starts.
+            # Our own fault costs the agent none of its starts, and is what it waits for now.
             self._starts -= 1
+            self._fault = ended.detail
         else:
             self._last_end = ended
             self._ends.append(ended)
 
     async def _await_start(self, due_s: float) -> Failure | None:
+        if self._process is not None:
+            return None
         if self._closed:
             return Failure(FallbackReason.INFRASTRUCTURE, "the player is closed")
         if self._starting is None and self._may_start():

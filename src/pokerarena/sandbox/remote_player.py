@@ -16,6 +16,8 @@ from pokerarena.protocol.answers import MalformedAnswer, decode_answer
 from pokerarena.protocol.messages import Callback, HandEnd, RunEnd, RunStart, encode
 from pokerarena.sandbox import wire
 from pokerarena.sandbox.limits import SandboxLimits
+from pokerarena.sandbox.player import Usage
+from pokerarena.sandbox.process import Ended
 
 if TYPE_CHECKING:
     from pokerarena.sandbox.host_client import HostConnection, HostPool
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 _CLOSE_TIMEOUT_S: Final = 15.0
 # An agent-host answers by the deadline; one that does not within this is taken for dead.
 _SILENCE_S: Final = 3.0
+_LOOK_AGAIN_S: Final = 0.2
 
 
 class HostGone(Exception):
@@ -47,7 +50,11 @@ class RemotePlayer:
         self._asked: dict[str, asyncio.Future[Reply]] = {}
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Future[wire.Closed] | None = None
-        self.usage: wire.Closed | None = None
+        self._last_words: wire.Closed | None = None
+
+    @property
+    def wants_events(self) -> bool:
+        return self._events
 
     @property
     def max_in_flight(self) -> int:
@@ -108,8 +115,32 @@ class RemotePlayer:
         with contextlib.suppress(HostGone, TimeoutError):
             connection.send(wire.ClosePlayer(self._number))
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                self.usage = await self._closing
+                self._last_words = await self._closing
         connection.drop(self._number)
+
+    async def recovered(self, within_s: float) -> bool:
+        """Whether there is a host for it, or is again within this time."""
+        try:
+            async with asyncio.timeout(within_s):
+                while self._connection is None or not self._connection.alive:
+                    try:
+                        await self._reopen_once()
+                    except ArenaError:
+                        await asyncio.sleep(_LOOK_AGAIN_S)
+        except TimeoutError:
+            return False
+        return True
+
+    def usage(self) -> Usage:
+        """What it used; known once it is closed, for the host keeps count."""
+        said = self._last_words
+        if said is None:
+            return Usage(0, 0, 0, 0, 0, "", ())
+        ends = tuple(Ended(reason_of(code), detail) for code, detail in said.ends)
+        return Usage(
+            said.starts, said.cpu_ns, said.max_turn_cpu_ns, said.memory_peak_bytes, 0, said.stderr,
+            ends,
+        )  # fmt: skip
 
     # What comes from the host.
 

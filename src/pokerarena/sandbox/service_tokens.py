@@ -116,9 +116,24 @@ def write_key_pair(private: Path, public: Path) -> None:
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:
     """A worker's key. Raises `ConfigurationError`."""
-    key = _load(path, lambda data: load_pem_private_key(data, None))
+    try:
+        return parse_private_key(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+    except ConfigurationError:
+        raise ConfigurationError(
+            f"{path} is not an Ed25519 private key; make a pair anew"
+        ) from None
+
+
+def parse_private_key(pem: bytes) -> Ed25519PrivateKey:
+    """A worker's key from the text of its file. Raises `ConfigurationError`, without the text."""
+    try:
+        key = load_pem_private_key(pem, None)
+    except ValueError:
+        key = None
     if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigurationError(f"{path} is not an Ed25519 private key; make a pair anew")
+        raise ConfigurationError("the agent-hosts' key is not an Ed25519 private key in PEM")
     return key
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pokerarena.agents.models import Agent, AgentVersion
+from pokerarena.agents.packages import refuse_unchecked
 from pokerarena.agents.registry import can_see as can_see_agent
 from pokerarena.auth import accounts
 from pokerarena.auth.permissions import Principal
@@ -302,6 +303,7 @@ async def _own_version(
         )
     if version.retired_at is not None:
         raise Conflict("version_retired", "This version is retired; seat another.")
+    refuse_unchecked(version)
     return agent, version
 
 

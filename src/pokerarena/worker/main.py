@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pokerarena.db import Database
 from pokerarena.errors import ArenaError, Unavailable
-from pokerarena.jobs import RUNS_QUEUE
+from pokerarena.jobs import CHECKS_QUEUE, RUNS_QUEUE
 from pokerarena.retrying import RetryPolicy
 from pokerarena.runs.claim import expire_leases
 from pokerarena.settings import Settings
@@ -63,7 +63,7 @@ class Worker:
         self._players = PlayerProcesses(
             settings, processes, on_death=self._player_died, command=player_command
         )
-        self._queue = queue_app(settings, self._begin)
+        self._queue = queue_app(settings, self._begin, self._players.check)
         self._stopping = asyncio.Event()
         self._reap_now = asyncio.Event()
         self._dead_players: list[str] = []
@@ -124,6 +124,10 @@ class Worker:
         claimed = await self._players.begin(run_id)
         log.info("job_done", run_id=str(run_id), claimed=claimed)
 
+    def _queues(self) -> list[str]:
+        """A worker without an agent-host leaves checks to those that have one."""
+        return [RUNS_QUEUE, CHECKS_QUEUE] if self._settings.agent_hosts else [RUNS_QUEUE]
+
     def _player_died(self, name: str) -> None:
         self._dead_players.append(name)
         self._reap_now.set()
@@ -135,7 +139,7 @@ class Worker:
             try:
                 async with self._queue.open_async():
                     await self._queue.run_worker_async(
-                        queues=[RUNS_QUEUE],
+                        queues=self._queues(),
                         name="pokerarena",
                         concurrency=JOBS_AT_ONCE,
                         fetch_job_polling_interval=POLL_S,

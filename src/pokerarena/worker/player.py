@@ -2,8 +2,8 @@
 
 Started by `worker.processes` as ``python -m pokerarena.worker.player NAME PARENT``. Its standard
 input is JSON lines: first the settings (secrets do not belong into an environment), then orders
-(``play``, ``drain``). It reports on standard output: ``ready``, ``claimed`` or ``not_claimed`` or
-``error`` for an order, and ``ended`` when a claimed run has left it.
+(``play``, ``check``, ``drain``). It reports on standard output: ``ready``, ``claimed`` or
+``not_claimed`` or ``checked`` or ``error`` for an order, and ``ended`` when a claimed run has left it.
 It never talks to the queue, and it never outlives its parent: the end of its input or the parent's
 death ends it at once; whatever was not stored becomes void.
 """
@@ -17,6 +17,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Coroutine
 from typing import Any, Final
 from uuid import UUID
 
@@ -40,6 +41,7 @@ class PlayerProcess:
         self._settings = settings
         self._stage = Stage(settings, name=name)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._checks: set[asyncio.Task[None]] = set()
         self._draining = False
         self._drained = asyncio.Event()
 
@@ -67,13 +69,34 @@ class PlayerProcess:
         while line := await orders.readline():
             order: dict[str, Any] = json.loads(line)
             if order["op"] == "play":
-                task = asyncio.create_task(self._play(order["order"], UUID(order["run_id"])))
-                self._tasks.add(task)
-                task.add_done_callback(self._ended)
+                self._begin(self._play(order["order"], UUID(order["run_id"])))
+            elif order["op"] == "check":
+                checking = self._begin(self._check(order["order"], UUID(order["version_id"])))
+                self._checks.add(checking)
+                checking.add_done_callback(self._checks.discard)
             elif order["op"] == "drain":
                 self._drain(order["within_s"])
         # The parent is gone, and with it everybody who could take a report.
         os._exit(EXIT_PARENT_GONE)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def _check(self, order: int, version_id: UUID) -> None:
+        why = "the worker stops"
+        try:
+            await self._stage.check(version_id)
+        except asyncio.CancelledError:
+            self._report({"op": "error", "order": order, "why": why})
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}".split("\n", 1)[0][:300]
+            log.warning("check_failed", version_id=str(version_id), why=why)
+            self._report({"op": "error", "order": order, "why": why})
+        else:
+            self._report({"op": "checked", "order": order})
 
     async def _play(self, order: int, run_id: UUID) -> None:
         try:
@@ -102,6 +125,8 @@ class PlayerProcess:
     def _drain(self, within_s: float) -> None:
         self._draining = True
         self._stage.drain()
+        for check in self._checks:
+            check.cancel()  # it is made anew by whoever takes its job
         asyncio.get_running_loop().call_later(within_s, self._stage.cut)
         if not self._tasks:
             self._drained.set()

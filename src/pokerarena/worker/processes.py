@@ -32,6 +32,8 @@ RESTART_CAP_S: Final = 10.0
 HEALTHY_AFTER_S: Final = 10.0
 PLAYER_MODULE: Final = (sys.executable, "-m", "pokerarena.worker.player")
 SETTLE_S: Final = 4.0
+# Each keeps a sandbox busy for a while, and a slot of the queue that runs need as well.
+CHECKS_AT_ONCE: Final = 4
 MAX_REPORT_BYTES: Final = 64 * 1024
 
 
@@ -96,7 +98,7 @@ class PlayerProcess:
             if op == "error":
                 order.set_exception(ClaimFailed(report["why"]))
             else:
-                order.set_result(op == "claimed")
+                order.set_result(op in ("claimed", "checked"))
 
 
 class PlayerProcesses:
@@ -118,6 +120,7 @@ class PlayerProcesses:
         self._serials = itertools.count(1)
         self._living: dict[str, PlayerProcess] = {}
         self._draining = asyncio.Event()
+        self._checks = 0
         self._keepers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -144,10 +147,30 @@ class PlayerProcesses:
         process = min(ready, key=lambda each: each.load)
         if process.load >= self._settings.worker_runs_per_process:
             raise WorkerFull(f"all {len(ready)} player processes are full")
+        return await self._order(process, {"op": "play", "run_id": str(run_id)})
+
+    async def check(self, version_id: UUID) -> None:
+        """Have the process with the fewest runs check a hosted version; returns when it is done.
+
+        Raises `WorkerFull`, `PlayerProcessLost` and `ClaimFailed`.
+        """
+        ready = self._ready()
+        if not ready or self._draining.is_set():
+            raise PlayerProcessLost("no player process is ready")
+        if self._checks >= CHECKS_AT_ONCE:
+            raise WorkerFull(f"{CHECKS_AT_ONCE} checks are in progress")
+        self._checks += 1
+        try:
+            process = min(ready, key=lambda each: each.load)
+            await self._order(process, {"op": "check", "version_id": str(version_id)})
+        finally:
+            self._checks -= 1
+
+    async def _order(self, process: PlayerProcess, what: dict[str, Any]) -> bool:
         number = next(self._orders)
         order: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         process.orders[number] = order
-        process.send({"op": "play", "order": number, "run_id": str(run_id)})
+        process.send({**what, "order": number})
         return await order
 
     async def drain(self, within_s: float) -> bool:

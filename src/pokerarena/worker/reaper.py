@@ -13,10 +13,11 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from pokerarena.jobs import PLAY_RUN_TASK, enqueue_run
+from pokerarena.jobs import CHECK_VERSION_TASK, PLAY_RUN_TASK, enqueue_run
 from pokerarena.retrying import RetryPolicy
 from pokerarena.settings import Settings
 from pokerarena.telemetry import get_logger
+from pokerarena.worker.checks import requeue_lost_checks
 from pokerarena.worker.committer import commits_name
 
 log = get_logger("worker.reaper")
@@ -141,9 +142,11 @@ async def reap(session: AsyncSession, settings: Settings) -> Reaped:
             delay_s=round(delay_s, 2),
         )
         requeued.append(run.id)
-    dead = await session.scalars(_DEAD_JOBS, {"task": PLAY_RUN_TASK, "limit": RUNS_AT_ONCE})
-    for job_id in dead.all():
-        await session.execute(_FINISH_JOB, {"job_id": job_id})
+    for task in (PLAY_RUN_TASK, CHECK_VERSION_TASK):
+        dead = await session.scalars(_DEAD_JOBS, {"task": task, "limit": RUNS_AT_ONCE})
+        for job_id in dead.all():
+            await session.execute(_FINISH_JOB, {"job_id": job_id})
+    await requeue_lost_checks(session)
     return Reaped(tuple(requeued), tuple(given_up))
 
 

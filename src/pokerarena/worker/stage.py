@@ -17,10 +17,11 @@ import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
 from pokerarena.db import Database
-from pokerarena.errors import ArenaError
+from pokerarena.errors import ArenaError, Unavailable
 from pokerarena.runs import claim as claims
 from pokerarena.runs.claim import Claim, Settlement
 from pokerarena.runs.formats import Position, RunRules
+from pokerarena.runs.hosted import HostedSeat, host_pool, keep_reports
 from pokerarena.runs.models import RunStatus
 from pokerarena.runs.play import play_run
 from pokerarena.runs.players import SeatBuilder, load_versions
@@ -38,6 +39,7 @@ from pokerarena.runs.totals import SeatTotals
 from pokerarena.sealing import Sealer
 from pokerarena.settings import Settings
 from pokerarena.telemetry import bound_contextvars, get_logger
+from pokerarena.worker.checks import check_version
 from pokerarena.worker.committer import GroupCommitter, Refused
 from pokerarena.worker.runlog import FenceLost, RunLog, RunOver, StoreLost
 from pokerarena.worker.upkeep import SERVICE_RETRIES, Playing, Upkeep
@@ -69,7 +71,8 @@ class Stage:
         self._sealer = Sealer(settings.master_key_bytes())
         self._database = Database(settings, application_name=f"pokerarena player {name}")
         self._committer = GroupCommitter(settings, name=name)
-        self._builder = SeatBuilder(settings, self._sealer)
+        self._hosts = host_pool(settings, self._database, f"player {name}")
+        self._builder = SeatBuilder(settings, self._sealer, self._hosts)
         self._playing: dict[UUID, Playing] = {}
         self._halt: Halt | None = None
         self._upkeep = Upkeep(settings, self._database, self._committer, self._playing, name=name)
@@ -80,6 +83,8 @@ class Stage:
 
     async def close(self) -> None:
         """Close every connection; for the end of the process."""
+        if self._hosts is not None:
+            self._hosts.close()
         await self._builder.close()
         await self._database.close()
 
@@ -94,6 +99,12 @@ class Stage:
         for playing in self._playing.values():
             if not playing.cut.done():
                 playing.cut.set_result(None)
+
+    async def check(self, version_id: UUID) -> None:
+        """Check a hosted version; raises when that comes to no verdict."""
+        if self._hosts is None:
+            raise Unavailable("no_agent_host", "This worker knows no agent-host.")
+        await check_version(self._database, self._hosts, version_id)
 
     # -- one run ------------------------------------------------------------------------------
 
@@ -233,9 +244,25 @@ class Stage:
             if not task.done():
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+            await self._keep_reports(playing.claim, seating)
         log.warning("hands_cut", why="draining has no more time for the hands in progress")
         await playing.log.flush()
         return RunOutcome("drained", spec.hands_done + playing.log.hands_stored, spec.totals)
+
+    async def _keep_reports(self, claim: Claim, seating: dict[int, Seating]) -> None:
+        """What the sandboxes said, for the agents' owners; play never fails for want of it."""
+        reports = {
+            seat_no: player.report()
+            for seat_no, taken in seating.items()
+            if isinstance(player := taken.player.player, HostedSeat)
+        }
+        if not reports:
+            return
+        try:
+            async with self._database.unit_of_work() as session:
+                await keep_reports(session, claim.run.id, claim.epoch, reports)
+        except (SQLAlchemyError, psycopg.Error, OSError) as error:
+            log.warning("sandbox_reports_lost", why=type(error).__name__)
 
     async def _settle(self, playing: Playing, outcome: RunOutcome) -> End:
         run_id, epoch = playing.claim.run.id, playing.claim.epoch

@@ -8,10 +8,17 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from pokerarena.agents import registry
-from pokerarena.agents.models import Agent, AgentVersion, AgentVisibility, VersionKind
+from pokerarena.agents import packages, registry
+from pokerarena.agents.models import (
+    Agent,
+    AgentVersion,
+    AgentVisibility,
+    CheckStatus,
+    VersionKind,
+)
 from pokerarena.api.access import needs
 from pokerarena.api.context import PartsOf, Session
+from pokerarena.api.envelope import UPLOAD_TYPES
 from pokerarena.api.idempotency import IdempotentRoute
 from pokerarena.api.paging import PageQuery, cut
 from pokerarena.api.shapes import (
@@ -30,6 +37,7 @@ from pokerarena.auth.permissions import Permission, Principal
 
 router = APIRouter(prefix="/agents", tags=["agents"], route_class=IdempotentRoute)
 
+_ARCHIVE = {"schema": {"type": "string", "format": "binary"}}
 VisibilityField = Annotated[AgentVisibility, Field(strict=False)]
 
 
@@ -73,8 +81,45 @@ class AgentChange(RequestShape):
     visibility: OrKeep[VisibilityField] = None
 
 
+class CheckFinding(Shown):
+    """One mistake, or one warning, of a hosted version's check match."""
+
+    severity: str
+    code: str
+    where: str
+    sentence: str
+
+
+class CheckReport(Shown):
+    """What came of a hosted version's check match, with the end of the agent's stderr."""
+
+    findings: list[CheckFinding]
+    errors: int
+    warnings: int
+    decisions: int
+    hands: int
+    median_ms: float
+    slowest_ms: float
+    starts: int
+    cpu_ms: int
+    memory_peak_bytes: int
+    stderr: str
+
+
+class ManifestShown(Shown):
+    """What a hosted version's manifest says."""
+
+    runtime: str
+    entry_point: str
+    max_in_flight: int
+    events: bool
+    egress: list[str]
+    name: str
+
+
 class VersionShown(Shown):
-    """A version. Where its callbacks go is shown to its owner and to operators only."""
+    """A version. What is inside it (where its callbacks go, its manifest, its check report) is
+    shown to its owner and to operators only."""
 
     id: VersionId
     agent_id: AgentId
@@ -85,12 +130,17 @@ class VersionShown(Shown):
     max_batch: int
     max_in_flight: int
     wants_events: bool
+    package_sha256: str | None
+    package_size: int | None
+    manifest: ManifestShown | None
+    check_status: CheckStatus | None
+    check_report: CheckReport | None
     created_at: datetime
     retired_at: datetime | None
 
     @classmethod
     def of(cls, version: AgentVersion, *, inside: bool) -> VersionShown:
-        return cls(**_version_fields(version, inside=inside))
+        return cls(**version_fields(version, inside=inside))
 
 
 class CreatedVersion(VersionShown):
@@ -99,7 +149,7 @@ class CreatedVersion(VersionShown):
     signing_secret: str | None
 
 
-def _version_fields(version: AgentVersion, *, inside: bool) -> dict[str, object]:
+def version_fields(version: AgentVersion, *, inside: bool) -> dict[str, object]:
     return {
         "id": version.id,
         "agent_id": version.agent_id,
@@ -110,6 +160,13 @@ def _version_fields(version: AgentVersion, *, inside: bool) -> dict[str, object]
         "max_batch": version.max_batch,
         "max_in_flight": version.max_in_flight,
         "wants_events": version.wants_events,
+        "package_sha256": version.package_digest.hex()
+        if inside and version.package_digest is not None
+        else None,
+        "package_size": version.package_size if inside else None,
+        "manifest": version.manifest if inside else None,
+        "check_status": version.check_status,
+        "check_report": version.check_report if inside else None,
         "created_at": version.created_at,
         "retired_at": version.retired_at,
     }
@@ -205,7 +262,9 @@ async def archive_agent(
     session: Session,
 ) -> AgentShown:
     """Put an agent away: it is listed and seated no more."""
-    return AgentShown.of(await registry.archive_agent(session, caller, agent_id))
+    agent = await registry.archive_agent(session, caller, agent_id)
+    await packages.drop_unused(session, agent)
+    return AgentShown.of(agent)
 
 
 @router.get("/{agent_id}/versions")
@@ -230,7 +289,11 @@ async def list_versions(
     )
 
 
-@router.post("/{agent_id}/versions", status_code=201)
+@router.post(
+    "/{agent_id}/versions",
+    status_code=201,
+    openapi_extra={"requestBody": {"content": dict.fromkeys(UPLOAD_TYPES, _ARCHIVE)}},
+)
 async def add_version(
     caller: Annotated[Principal, needs(Permission.AGENT_CHANGE)],
     agent_id: AgentId,
@@ -238,7 +301,8 @@ async def add_version(
     parts: PartsOf,
     session: Session,
 ) -> CreatedVersion:
-    """Add a version to one's own agent. Versions never change; add another instead."""
+    """Add a version to one's own agent: JSON, or the archive of a hosted one as the whole body
+    (a single file is named by `?file_name=`). Versions never change; add another instead."""
     made = await registry.add_version(
         session,
         caller,
@@ -255,7 +319,7 @@ async def add_version(
         sealer=parts.sealer,
     )
     return CreatedVersion(
-        signing_secret=made.signing_secret, **_version_fields(made.row, inside=True)
+        signing_secret=made.signing_secret, **version_fields(made.row, inside=True)
     )
 
 
@@ -280,4 +344,5 @@ async def retire_version(
 ) -> VersionShown:
     """Retire a version: it is seated no more."""
     version = await registry.retire_version(session, caller, agent_id, version_id)
+    await packages.drop_unused(session, await registry.own_agent(session, caller, agent_id))
     return VersionShown.of(version, inside=True)

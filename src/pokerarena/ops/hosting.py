@@ -1,0 +1,108 @@
+"""The agent-host of an arena on one machine: whether there can be one, its keys, its place.
+
+Owns: what it is given, which is a public key and folders of its own, and what the worker is told.
+Must never: give it a setting, a secret, or the sight of the database's folder; or stop the arena for
+want of it: everything but hosted agents works without.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pokerarena.errors import ArenaError, Unavailable
+from pokerarena.ops.supervisor import Child
+from pokerarena.sandbox import cgroups
+from pokerarena.sandbox.confinement import clean_environment
+from pokerarena.sandbox.runtime import find_runtime
+from pokerarena.sandbox.service_tokens import write_key_pair
+
+if TYPE_CHECKING:
+    from pokerarena.ops.up import Arena
+
+NAME: Final = "local"
+STOP_PATIENCE_S: Final = 20.0
+# The longest address of a UNIX socket, less the suffix of its companion.
+SOCKET_PATH_MAX_BYTES: Final = 100
+
+
+class Hosting:
+    """The agent-host in one data directory, where there can be one."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+        self._folder = arena.directory.path / "agent-host"
+        self._socket = self._folder / "host.sock"
+        self._private = arena.directory.secrets / "agent-host-private.pem"
+        self._public = self._folder / "public.pem"
+        self._child: Child | None = None
+        self.obstacle = self._obstacle()
+        if self.obstacle is None:
+            self._folder.mkdir(mode=0o711, exist_ok=True)
+            if not (self._private.exists() and self._public.exists()):
+                self._private.unlink(missing_ok=True)
+                self._public.unlink(missing_ok=True)
+                write_key_pair(self._private, self._public)
+
+    def settings(self) -> dict[str, str]:
+        """What the worker is told; nothing where there is no agent-host."""
+        if self.obstacle is not None:
+            return {}
+        return {
+            "POKERARENA_AGENT_HOSTS": f"{NAME}={self._socket}",
+            "POKERARENA_AGENT_HOST_KEY_FILE": str(self._private),
+        }
+
+    def start(self) -> None:
+        """Starts it. The first time it builds the sandboxes' root file system before it serves."""
+        if self.obstacle is not None or self._child is not None:
+            return
+        self._child = Child(
+            "agent-host",
+            [
+                *(sys.executable, "-m", "pokerarena.ops.cli", "agent-host", "--name", NAME),
+                *("--public-key", str(self._public), "--socket", str(self._socket)),
+                *("--rootfs", str(self._rootfs()), "--build-rootfs"),
+                *("--store", str(self._folder / "packages")),
+                *("--hide", str(self._arena.directory.postgres)),
+                *("--hide", str(self._arena.directory.secrets)),
+                *("--hide", str(self._arena.directory.logs)),
+            ],
+            log=self._arena.directory.logs / "agent-host.log",
+            environment=clean_environment(os.environ),
+            stop_patience_s=STOP_PATIENCE_S,
+        )
+        self._child.start()
+
+    def keep_alive(self, say: Callable[[str], None]) -> None:
+        """Starts it again if it ended; gives it up, and nothing else, when it keeps ending."""
+        if self._child is None:
+            return
+        try:
+            self._child.keep_alive(say)
+        except Unavailable as error:
+            say(f"{error.message} The arena goes on without hosted agents.")
+            self._child = None
+
+    def stop(self) -> None:
+        """Stops it; with it end all sandboxes."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.stop(self._arena.hurry)
+
+    def _obstacle(self) -> str | None:
+        try:
+            find_runtime()
+            cgroups.detect()
+        except ArenaError as error:
+            return error.message
+        if len(os.fsencode(self._socket)) > SOCKET_PATH_MAX_BYTES:
+            return f"The path {self._socket} is too long for a socket; use a shorter --data-dir."
+        return None
+
+    def _rootfs(self) -> Path:
+        given = os.environ.get("POKERARENA_SANDBOX_ROOTFS")
+        return Path(given) if given else self._arena.directory.path / "rootfs"
