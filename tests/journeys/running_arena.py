@@ -35,7 +35,9 @@ class RunningArena:
             # The mark is inherited by everything that the arena starts with its environment.
             env={
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
+                "PYTHONPATH": os.pathsep.join(
+                    [str(ROOT / "src"), str(ROOT / "sdk" / "src"), str(ROOT)]
+                ),
                 "JOURNEY": self.mark,
             },
             cwd=ROOT,

@@ -1,0 +1,144 @@
+"""An uploaded agent in a running arena: pushed, checked, seated, played, and a host that dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pokerarena.ops.api_client import ApiClient
+from tests.database_server import new_directory
+from tests.journeys.running_arena import RunningArena, wait_for
+from tests.ops.test_cli import here
+
+PASSWORD = "the river card was a seven"
+HANDS = 150
+RUNS = 6
+# Slow enough that a host can be killed in the middle of it.
+SLOW = """
+import sys, time
+sys.stderr.write("my own words\\n")
+def act(view):
+    time.sleep(0.01)
+    return view.check_or_call()
+"""
+pytestmark = pytest.mark.usefixtures("runc")
+
+
+@pytest.fixture
+def arena(root_tree: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningArena]:
+    monkeypatch.setenv("POKERARENA_SANDBOX_ROOTFS", str(root_tree.parent))
+    monkeypatch.setenv("POKERARENA_REGISTRATION", "open")
+    with new_directory() as directory:
+        running = RunningArena(directory / "data")
+        yield running
+        running.close()
+
+
+def host_pids(arena: RunningArena) -> list[int]:
+    """The agent-host of this arena, by what it was started with."""
+    socket = os.fsencode(arena.data_dir / "agent-host" / "host.sock")
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            command = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if socket in command and b"agent-host" in command:
+            found.append(int(process.name))
+    return found
+
+
+def an_agent(client: ApiClient, name: str) -> str:
+    return str(client.post("/v1/agents", {"name": name})["id"])
+
+
+def a_run(client: ApiClient, players: list[dict[str, Any]], hands: int, **rules: Any) -> str:
+    table = client.post("/v1/tables", {"name": "A table", "seat_count": 2, **rules})
+    for seat_no, player in enumerate(players, 1):
+        client.put(f"/v1/tables/{table['id']}/seats/{seat_no}", player)
+    return str(client.post(f"/v1/tables/{table['id']}/runs", {"hands": hands})["id"])
+
+
+def player(agent_id: str, version: dict[str, Any]) -> dict[str, Any]:
+    return {"agent_id": agent_id, "version_id": version["id"]}
+
+
+def ended(client: ApiClient, run_id: str) -> Any:
+    def look() -> Any:
+        run = client.get(f"/v1/runs/{run_id}")
+        return run if run["status"] not in ("queued", "running") else None
+
+    return wait_for(f"the end of {run_id}", look, within_s=120)
+
+
+def test_a_pushed_agent_plays_and_survives_the_death_of_its_host(
+    arena: RunningArena, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = arena.ready()
+    client.post("/v1/auth/register", {"username": "alice", "password": PASSWORD})
+    client.login("alice", PASSWORD)
+    scopes = ["agents:read", "agents:write"]
+    token = client.post("/v1/tokens", {"name": "push", "scopes": scopes, "expires_in_s": 600})
+    monkeypatch.setenv("POKERARENA_TOKEN", token["token"])
+    monkeypatch.setenv("POKERARENA_SERVER", client.address)
+
+    folder = tmp_path / "mybot"
+    assert here("agent", "init", str(folder)).returncode == 0
+    (folder / "bot.py").write_text(SLOW)
+    boxed, rock = an_agent(client, "Boxed"), an_agent(client, "Rock")
+    pushed = here("agent", "push", str(folder), "--agent", boxed)
+    assert pushed.returncode == 0, pushed.stdout + pushed.stderr + arena.said()
+    assert "passed: it can take a seat" in pushed.stdout
+    version = client.get(f"/v1/agents/{boxed}/versions")["items"][0]
+    assert version["check_report"]["stderr"].startswith("my own words")
+    house = client.post(f"/v1/agents/{rock}/versions", {"kind": "house", "house_name": "caller"})
+    lineup = [player(boxed, version), player(rock, house)]
+
+    # Seated, played, and read back.
+    run_id = a_run(client, lineup, 20, format="duplicate")
+    run = ended(client, run_id)
+    assert (run["status"], run["hands_done"]) == ("completed", 20), run
+    hands = client.get(f"/v1/runs/{run_id}/hands")["items"]
+    assert len(hands) == 20
+    replay = client.get(f"/v1/hands/{hands[0]['id']}/replay")
+    assert replay
+    said = client.get(f"/v1/runs/{run_id}/seats/1/sandbox")
+    assert said["stderr"].startswith("my own words")
+    assert said["starts"] == 1
+
+    # Half of the runs one hand at a time, half with as many at once as the agent takes.
+    formats = ["cash", "reset"] * (RUNS // 2)
+    runs = [a_run(client, lineup, HANDS, format=one) for one in formats]
+    for run_id in runs:
+        wait_for(
+            "hands of every run",
+            lambda run_id=run_id: client.get(f"/v1/runs/{run_id}")["hands_done"] > 0,
+            within_s=120,
+        )
+    pids = host_pids(arena)
+    assert len(pids) == 1, pids
+    os.kill(pids[0], signal.SIGKILL)
+    voids = 0
+    for run_id in runs:
+        run = ended(client, run_id)
+        assert (run["status"], run["hands_done"]) == ("completed", HANDS), run
+        results = client.get(f"/v1/runs/{run_id}/results")
+        # Nothing of it is the agent's fault.
+        assert [seat["fallbacks"] for seat in results["seats"]] == [{}, {}]
+        assert set(results["voids"]) <= {"infrastructure"}
+        voids += sum(results["voids"].values())
+    assert voids >= 1, "the host died while nobody played"
+
+    # One that cannot play is refused a seat, with the reason that its owner needs.
+    (folder / "bot.py").write_text("import nothing_like_this\n")
+    pushed = here("agent", "push", str(folder), "--agent", boxed)
+    assert pushed.returncode == 1
+    assert "nothing_like_this" in pushed.stdout
+    assert arena.stop() == 0, arena.said()
+    assert arena.left_behind() == []
+    assert host_pids(arena) == []
