@@ -23,7 +23,9 @@ STOP_WITHIN_S = 60.0
 class RunningArena:
     """`pokerarena up` as a process of its own."""
 
-    def __init__(self, data_dir: Path, *arguments: str) -> None:
+    def __init__(self, data_dir: Path, *arguments: str, agent_host: bool = False) -> None:
+        if not agent_host:
+            arguments = (*arguments, "--no-agent-host")
         self.mark = f"journey-{uuid.uuid4()}"
         self.data_dir = data_dir
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from pokerarena.ops.api_client import ApiClient
+from pokerarena.ops.demo_hosted import TABLE_NAME as SECOND
 from tests.database_server import new_directory
 from tests.journeys.running_arena import RunningArena, wait_for
 from tests.ops.test_cli import here
@@ -34,7 +36,7 @@ def arena(root_tree: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningA
     monkeypatch.setenv("POKERARENA_SANDBOX_ROOTFS", str(root_tree.parent))
     monkeypatch.setenv("POKERARENA_REGISTRATION", "open")
     with new_directory() as directory:
-        running = RunningArena(directory / "data")
+        running = RunningArena(directory / "data", "--demo", agent_host=True)
         yield running
         running.close()
 
@@ -98,6 +100,17 @@ def test_a_pushed_agent_plays_and_survives_the_death_of_its_host(
     assert version["check_report"]["stderr"].startswith("my own words")
     house = client.post(f"/v1/agents/{rock}/versions", {"kind": "house", "house_name": "caller"})
     lineup = [player(boxed, version), player(rock, house)]
+
+    # The demo's own hosted agent came to its table meanwhile.
+    demo = ApiClient(client.address)
+    demo.login("demo", json.loads((arena.data_dir / "demo.json").read_text())["password"])
+
+    def at_the_second_table() -> Any:
+        tables = [one for one in demo.items("/v1/tables", mine="true") if one["name"] == SECOND]
+        runs = demo.get(f"/v1/tables/{tables[0]['id']}/runs")["items"] if tables else []
+        return runs and runs[0]["hands_done"] > 0
+
+    wait_for("the demo's hosted agent to play", at_the_second_table, within_s=120)
 
     # Seated, played, and read back.
     run_id = a_run(client, lineup, 20, format="duplicate")

@@ -23,6 +23,7 @@ from pokerarena.api.idempotency import CHANGING_METHODS, HEADER, sweep_forever
 from pokerarena.api.routes import (
     agents,
     auth,
+    dead_letters,
     hands,
     live,
     program,
@@ -58,6 +59,7 @@ V1_ROUTERS = (
     runs.router,
     hands.router,
     uploads.reports,
+    dead_letters.router,
 )
 
 

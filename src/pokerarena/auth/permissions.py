@@ -122,6 +122,7 @@ class Permission(Enum):
     RUN_READ = "read a run, its results, its hands and their replays as far as one may see them"
     SANDBOX_READ = "read what the sandboxes of one's own hosted agent did in a run"
     RUN_CONTROL = "stop or resume a run of one's own table"
+    DEAD_LETTERS_MANAGE = "list, read, retry and discard dead letters"
 
 
 RULES: dict[Permission, Rule] = {
@@ -147,6 +148,7 @@ RULES: dict[Permission, Rule] = {
     Permission.RUN_READ: Rule(Who.ANYONE, Scope.RUNS_READ, Ownership.VISIBLE),
     Permission.SANDBOX_READ: Rule(Who.USER, Scope.RUNS_READ, Ownership.VISIBLE),
     Permission.RUN_CONTROL: Rule(Who.USER, Scope.RUNS_WRITE, Ownership.OWNER),
+    Permission.DEAD_LETTERS_MANAGE: Rule(Who.OPERATOR, Scope.OPERATOR),
 }
 
 

@@ -90,6 +90,10 @@ class ApiClient:
     def post(self, path: str, body: Any = None) -> Any:
         return self._call("POST", path, body)
 
+    def upload(self, path: str, archive: bytes) -> Any:
+        """Sends a tar.gz as the whole body."""
+        return self._call("POST", path, archive)
+
     def put(self, path: str, body: Any) -> Any:
         return self._call("PUT", path, body)
 
@@ -120,7 +124,10 @@ class ApiClient:
     def _call(self, method: str, path: str, body: Any) -> Any:
         headers = self._headers({"Accept": "application/json"})
         content: bytes | None = None
-        if body is not None:
+        if isinstance(body, bytes):
+            content = body
+            headers["Content-Type"] = "application/gzip"
+        elif body is not None:
             content = json.dumps(body).encode()
             headers["Content-Type"] = "application/json"
         if method in CHANGING_METHODS:

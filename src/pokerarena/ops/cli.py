@@ -18,6 +18,8 @@ from pokerarena.ops.commands import (
     admin,
     agent,
     agent_host,
+    backup,
+    dead_letters,
     doctor,
     match,
     migrate,
@@ -61,6 +63,8 @@ app.command("verify")(verify.verify)
 app.add_typer(migrate.commands, name="migrate")
 app.add_typer(agent.commands, name="agent")
 app.add_typer(admin.commands, name="admin")
+app.add_typer(backup.commands, name="backup")
+app.add_typer(dead_letters.commands, name="dead-letters")
 
 
 def _show_version(wanted: bool) -> None:

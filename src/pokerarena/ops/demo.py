@@ -24,6 +24,7 @@ from pokerarena.errors import ConfigurationError, Conflict, Unavailable
 from pokerarena.ops.accounts import create_account
 from pokerarena.ops.api_client import ApiClient
 from pokerarena.ops.data_directory import SECRET_NAMES, write_private
+from pokerarena.ops.demo_hosted import HostedDemo
 from pokerarena.settings import load_settings
 
 if TYPE_CHECKING:
@@ -91,6 +92,9 @@ class Demo:
         table = self._table(client, versions)
         self._run(client, table)
         self._tell(table)
+        if self._arena.hosting.possible:
+            folder = _examples() / "hosted" / "rules"
+            HostedDemo(self._arena, folder, self._say).begin(client, versions["Rock"])
 
     # -- account ------------------------------------------------------------------------------
 
@@ -204,6 +208,10 @@ class Demo:
             client.post(f"/v1/runs/{runs[0]['id']}/resume")
             return
         client.post(path, {"hands": HANDS})
+
+    @staticmethod
+    def _say(message: str) -> None:
+        print(message, file=sys.stderr, flush=True)
 
     # -- words and memory ---------------------------------------------------------------------
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 from pokerarena.errors import ArenaError, Unavailable
 from pokerarena.ops.supervisor import Child
-from pokerarena.sandbox import cgroups
+from pokerarena.sandbox import cgroups, rootfs
 from pokerarena.sandbox.confinement import clean_environment
+from pokerarena.sandbox.local import DEFAULT_ROOTFS
 from pokerarena.sandbox.runtime import find_runtime
 from pokerarena.sandbox.service_tokens import write_key_pair
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pokerarena.ops.up import Arena
 
 NAME: Final = "local"
+# What lies in the data directory and is no business of an agent-host.
+HIDDEN: Final = ("postgres", "secrets", "logs", "wal-spool")
 STOP_PATIENCE_S: Final = 20.0
 # The longest address of a UNIX socket, less the suffix of its companion.
 SOCKET_PATH_MAX_BYTES: Final = 100
@@ -32,24 +35,30 @@ SOCKET_PATH_MAX_BYTES: Final = 100
 class Hosting:
     """The agent-host in one data directory, where there can be one."""
 
-    def __init__(self, arena: Arena) -> None:
+    def __init__(self, arena: Arena, *, wanted: bool) -> None:
         self._arena = arena
+        self._wanted = wanted
         self._folder = arena.directory.path / "agent-host"
         self._socket = self._folder / "host.sock"
         self._private = arena.directory.secrets / "agent-host-private.pem"
         self._public = self._folder / "public.pem"
         self._child: Child | None = None
-        self.obstacle = self._obstacle()
-        if self.obstacle is None:
+        self.obstacle = self._obstacle() if wanted else None
+        if self.possible:
             self._folder.mkdir(mode=0o711, exist_ok=True)
             if not (self._private.exists() and self._public.exists()):
                 self._private.unlink(missing_ok=True)
                 self._public.unlink(missing_ok=True)
                 write_key_pair(self._private, self._public)
 
+    @property
+    def possible(self) -> bool:
+        """Whether there is to be an agent-host, and can be."""
+        return self._wanted and self.obstacle is None
+
     def settings(self) -> dict[str, str]:
         """What the worker is told; nothing where there is no agent-host."""
-        if self.obstacle is not None:
+        if not self.possible:
             return {}
         return {
             "POKERARENA_AGENT_HOSTS": f"{NAME}={self._socket}",
@@ -58,7 +67,7 @@ class Hosting:
 
     def start(self) -> None:
         """Starts it. The first time it builds the sandboxes' root file system before it serves."""
-        if self.obstacle is not None or self._child is not None:
+        if not self.possible or self._child is not None:
             return
         self._child = Child(
             "agent-host",
@@ -67,9 +76,7 @@ class Hosting:
                 *("--public-key", str(self._public), "--socket", str(self._socket)),
                 *("--rootfs", str(self._rootfs()), "--build-rootfs"),
                 *("--store", str(self._folder / "packages")),
-                *("--hide", str(self._arena.directory.postgres)),
-                *("--hide", str(self._arena.directory.secrets)),
-                *("--hide", str(self._arena.directory.logs)),
+                *(f"--hide={self._arena.directory.path / name}" for name in HIDDEN),
             ],
             log=self._arena.directory.logs / "agent-host.log",
             environment=clean_environment(os.environ),
@@ -105,4 +112,8 @@ class Hosting:
 
     def _rootfs(self) -> Path:
         given = os.environ.get("POKERARENA_SANDBOX_ROOTFS")
-        return Path(given) if given else self._arena.directory.path / "rootfs"
+        if given:
+            return Path(given)
+        own = self._arena.directory.path / "rootfs"
+        # One that this machine has already is as good as one of its own.
+        return own if own.exists() or rootfs.check_record(DEFAULT_ROOTFS) else DEFAULT_ROOTFS

@@ -34,12 +34,13 @@ READY_TIMEOUT_S: Final = 60.0
 LOOK_AFTER_EVERY_S: Final = 0.2
 API_STOP_PATIENCE_S: Final = 15.0
 WORKER_STOP_PATIENCE_S: Final = 45.0
+BACKUP_STOP_PATIENCE_S: Final = 30.0
 
 
 class Arena:
     """Everything that `pokerarena up` runs."""
 
-    def __init__(self, directory: DataDirectory, *, port: int) -> None:
+    def __init__(self, directory: DataDirectory, *, port: int, agent_host: bool) -> None:
         self.directory = directory
         self.port = port or _free_port()
         self.stopping = threading.Event()
@@ -47,7 +48,7 @@ class Arena:
         self._postgres = EmbeddedPostgres(directory.postgres)
         self._children: list[Child] = []
         self._relied_on: list[Child] = []
-        self._hosting = Hosting(self)
+        self.hosting = Hosting(self, wanted=agent_host)
 
     @property
     def address(self) -> str:
@@ -57,19 +58,15 @@ class Arena:
     def database_url(self) -> str:
         return self._postgres.url(DATABASE)
 
-    @property
-    def hosting_obstacle(self) -> str | None:
-        """Why there can be no hosted agents; None where there can."""
-        return self._hosting.obstacle
-
     def environment(self) -> dict[str, str]:
         """The settings of the API and the worker: the caller's own, and what this machine needs."""
         return {
             # An arena on one's own machine plays agents on that machine.
             "POKERARENA_CALLBACK_ALLOW_PRIVATE": "true",
+            "POKERARENA_BACKUP_SPOOL_DIRECTORY": str(self.directory.path / "wal-spool"),
             **os.environ,
             **self.directory.secret_settings(),
-            **self._hosting.settings(),
+            **self.hosting.settings(),
             "POKERARENA_DATABASE_URL": self.database_url,
             "POKERARENA_API_HOST": HOST,
             "POKERARENA_API_PORT": str(self.port),
@@ -86,8 +83,10 @@ class Arena:
         # Stopped in this order: the worker finishes its hands while everything else is there.
         self.add("worker", ["worker"], stop_patience_s=WORKER_STOP_PATIENCE_S)
         api = self.add("api", ["api"], stop_patience_s=API_STOP_PATIENCE_S)
+        if os.environ.get("POKERARENA_BACKUP_DIRECTORY"):
+            self.add("backup", ["backup", "serve"], stop_patience_s=BACKUP_STOP_PATIENCE_S)
         # Nobody waits for it: the worker finds it when it is there.
-        self._hosting.start()
+        self.hosting.start()
         self._wait_until_ready(api)
 
     def add(self, name: str, command: Sequence[str], *, stop_patience_s: float) -> Child:
@@ -123,13 +122,13 @@ class Arena:
                 self._start_over()
             for child in (*self._children, *self._relied_on):
                 child.keep_alive(say)
-            self._hosting.keep_alive(say)
+            self.hosting.keep_alive(say)
 
     def stop(self) -> None:
         """Stops everything, the database last. Stopping what never started is no error."""
         try:
             self._stop_served()
-            self._hosting.stop()
+            self.hosting.stop()
             for child in self._relied_on:
                 child.stop(self.hurry)
         finally:
@@ -158,9 +157,9 @@ class Arena:
                 raise Unavailable("api_slow", f"The API is not ready in time: {api.reason()}.")
 
 
-def run(data_dir: Path, *, port: int, demo: bool) -> None:
+def run(data_dir: Path, *, port: int, demo: bool, agent_host: bool) -> None:
     """Runs the arena until a signal: the whole of `pokerarena up`."""
-    arena = Arena(DataDirectory.open(data_dir), port=port)
+    arena = Arena(DataDirectory.open(data_dir), port=port, agent_host=agent_host)
     _stop_on_signals(arena)
     try:
         the_demo = _demo(arena) if demo else None
@@ -170,8 +169,8 @@ def run(data_dir: Path, *, port: int, demo: bool) -> None:
         if arena.stopping.is_set():
             return
         print(f"ready {arena.address}", flush=True)
-        if arena.hosting_obstacle is not None:
-            say(f"no hosted agents here: {arena.hosting_obstacle}")
+        if arena.hosting.obstacle is not None:
+            say(f"no hosted agents here: {arena.hosting.obstacle}")
         if the_demo is not None:
             the_demo.begin()
         else:

@@ -104,6 +104,8 @@ def _run(options: argparse.Namespace) -> None:
     if wrong := rootfs.check_record(options.rootfs):
         if not options.build_rootfs:
             raise ConfigurationError(wrong)
+        # Ending must end the programs that build it as well.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         rootfs.build(options.rootfs)
     tls, address = None, None
     if options.listen:

@@ -15,10 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from pokerarena.jobs import CHECK_VERSION_TASK, PLAY_RUN_TASK, enqueue_run
 from pokerarena.retrying import RetryPolicy
+from pokerarena.runs import dead_letters
+from pokerarena.runs.dead_letters import Held, bury_run
+from pokerarena.runs.models import Run
 from pokerarena.settings import Settings
 from pokerarena.telemetry import get_logger
 from pokerarena.worker.checks import requeue_lost_checks
 from pokerarena.worker.committer import commits_name
+from pokerarena.worker.tasks import JOB_RETRIES
 
 log = get_logger("worker.reaper")
 
@@ -60,6 +64,7 @@ _GIVEN_UP: Final = text(
     """
 )
 _FINISH_JOB: Final = text("SELECT procrastinate_finish_job_v1(:job_id, 'failed', false)")
+_DROP_JOB: Final = text("SELECT procrastinate_finish_job_v1(:job_id, 'failed', true)")
 # Jobs in `doing` whose worker was pruned, or has been silent for long, and that drive nothing.
 _DEAD_JOBS: Final = text(
     """
@@ -124,6 +129,13 @@ async def reap(session: AsyncSession, settings: Settings) -> Reaped:
                 f"the last to hold it was {run.claimed_by or 'nobody'}. "
                 "Look into that worker's log before you resume it."
             )
+            await bury_run(
+                session,
+                Held.of(await session.get_one(Run, run.id)),
+                code="recoveries_exhausted",
+                detail=detail,
+                attempts=run.recoveries,
+            )
             await session.execute(_GIVEN_UP, {"run_id": run.id, "detail": detail})
             log.error("run_given_up", run_id=str(run.id), recoveries=run.recoveries)
             given_up.append(run.id)
@@ -142,11 +154,21 @@ async def reap(session: AsyncSession, settings: Settings) -> Reaped:
             delay_s=round(delay_s, 2),
         )
         requeued.append(run.id)
-    for task in (PLAY_RUN_TASK, CHECK_VERSION_TASK):
+    # A check is made anew until it comes to a verdict: a lost job of it is no failure of anybody.
+    for task, end in ((PLAY_RUN_TASK, _FINISH_JOB), (CHECK_VERSION_TASK, _DROP_JOB)):
         dead = await session.scalars(_DEAD_JOBS, {"task": task, "limit": RUNS_AT_ONCE})
         for job_id in dead.all():
-            await session.execute(_FINISH_JOB, {"job_id": job_id})
+            await session.execute(end, {"job_id": job_id})
     await requeue_lost_checks(session)
+    await dead_letters.bury_jobs(
+        session, attempts_max=JOB_RETRIES.attempts_max or 1, limit=RUNS_AT_ONCE
+    )
+    await dead_letters.sweep(
+        session,
+        jobs_keep_s=settings.queue_keep_s,
+        letters_keep_s=settings.dead_letters_keep_s,
+        limit=RUNS_AT_ONCE,
+    )
     return Reaped(tuple(requeued), tuple(given_up))
 
 

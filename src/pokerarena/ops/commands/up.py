@@ -18,6 +18,12 @@ def up(
     demo: Annotated[
         bool, typer.Option("--demo", help="Set up a public table, and let agents play there.")
     ] = False,
+    agent_host: Annotated[
+        bool,
+        typer.Option(
+            "--agent-host/--no-agent-host", help="Whether to run hosted agents, where that can be."
+        ),
+    ] = True,
 ) -> None:
     """Run the whole arena on this machine, with a PostgreSQL of its own."""
     from pokerarena.ops import data_directory
@@ -26,4 +32,4 @@ def up(
     if data_dir is None:
         choose = data_directory.demo_directory if demo else data_directory.default_directory
         data_dir = choose()
-    whole.run(data_dir, port=port, demo=demo)
+    whole.run(data_dir, port=port, demo=demo, agent_host=agent_host)
