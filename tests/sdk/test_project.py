@@ -105,7 +105,8 @@ def test_push_sends_the_packed_agent_once_per_content(folder, arena):
     path, headers, body = arena.seen[0]
     assert path == "/v1/agents/agent_1/versions"
     assert body == project.pack(folder)
-    assert headers["idempotency-key"] == "sha256-" + hashlib.sha256(body).hexdigest()
+    key = hashlib.sha256(b"agent_1\n" + body).hexdigest()
+    assert headers["idempotency-key"] == f"sha256-{key}"
 
 
 def test_push_shows_the_servers_problem(folder, arena):

@@ -6,9 +6,11 @@ Must never: change anything, or show a secret.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import psycopg
@@ -74,7 +76,8 @@ def _python() -> Finding:
 
 def _sandbox() -> Finding:
     """What is missing is no failure: everything but hosted agents works without it."""
-    if lacking := local.missing():
+    tree = Path(os.environ.get("POKERARENA_SANDBOX_ROOTFS") or local.DEFAULT_ROOTFS)
+    if lacking := local.missing(tree=tree):
         return Finding("sandbox", True, f"hosted agents cannot run here. {' '.join(lacking)}")
     return Finding("sandbox", True, "hosted agents can run here")
 

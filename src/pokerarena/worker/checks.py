@@ -7,6 +7,7 @@ again.
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Any, Final
 from uuid import UUID
 
@@ -61,15 +62,17 @@ async def check_version(database: Database, hosts: HostPool, version_id: UUID) -
     player = lodge(hosts, version)
     findings: list[dict[str, Any]] = []
     summary = None
-    async for item in check_hosted(player, time_limit_ms=TIME_LIMIT_MS):
-        if isinstance(item, Summary):
-            summary = item
-        else:
-            if item.code == FallbackReason.INFRASTRUCTURE.value:
+    # Closed at once whatever happens: the sandbox must not wait for a garbage collector.
+    async with aclosing(check_hosted(player, time_limit_ms=TIME_LIMIT_MS)) as items:
+        async for item in items:
+            if isinstance(item, Summary):
+                summary = item
+            elif item.code == FallbackReason.INFRASTRUCTURE.value:
                 raise Unavailable(
                     "check_interrupted", f"The check was interrupted: {item.sentence}"
                 )
-            findings.append(_finding(item))
+            else:
+                findings.append(_finding(item))
     if summary is None:
         raise Unavailable("check_interrupted", "The check came to no end.")
     # Errors first: they decide, and what is beyond the bound is only counted.
