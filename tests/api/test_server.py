@@ -37,7 +37,7 @@ class Server:
             [sys.executable, "-c", PROGRAM],
             env={
                 **os.environ,
-                "PYTHONPATH": str(ROOT / "src"),
+                "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'sdk/src'}",
                 "POKERARENA_DATABASE_URL": database_url,
                 "POKERARENA_REGISTRATION": "open",
                 "POKERARENA_ARGON2_MEMORY_KIB": "8192",

@@ -69,7 +69,11 @@ def test_the_demo_plays_stops_and_goes_on(start: Start) -> None:
         text=True,
         timeout=60,
         check=True,
-        env={"PYTHONPATH": str(ROOT / "src"), "COLUMNS": "100", "PYTHONUTF8": "1"},
+        env={
+            "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'sdk/src'}",
+            "COLUMNS": "100",
+            "PYTHONUTF8": "1",
+        },
     ).stdout
     assert TABLE_NAME in picture
     assert all(name in picture for name in LINEUP)
@@ -167,7 +171,7 @@ def test_a_port_in_use_is_refused_in_one_line_before_anything_is_made(tmp_path: 
             text=True,
             timeout=60,
             check=False,
-            env={"PYTHONPATH": str(ROOT / "src")},
+            env={"PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'sdk/src'}"},
         )
     assert done.returncode == 1
     assert done.stdout == ""
@@ -193,7 +197,7 @@ def test_an_operator_made_on_the_command_line_can_log_in(start: Start) -> None:
         timeout=60,
         check=False,
         env={
-            "PYTHONPATH": str(ROOT / "src"),
+            "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'sdk/src'}",
             "POKERARENA_DATABASE_URL": f"postgresql+psycopg://postgres@/pokerarena?host={socket_dir}",
             **{
                 f"POKERARENA_{name.upper()}_FILE": str(arena.data_dir / "secrets" / name)

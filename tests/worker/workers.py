@@ -43,7 +43,11 @@ class WorkerProcess:
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith("POKERARENA_")
         }
-        whole = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", **_environment(settings), **environment}
+        whole = {
+            "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'sdk/src'}:{ROOT}",
+            **_environment(settings),
+            **environment,
+        }
         with log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", WORKER, str(processes), sys.executable, "-m", player],

@@ -60,6 +60,7 @@ class AgentHost:
         self.store = store
         self.judge = judge
         self.connections: set[Connection] = set()
+        self.closings: set[asyncio.Task[None]] = set()
         self._reserved: dict[tuple[int, int], int] = {}
         self.counter: TicketCounter | None = None
         # More at once would only make each of them late, and lateness is counted against agents.
@@ -95,6 +96,8 @@ class AgentHost:
         for connection in list(self.connections):
             connection.wire.break_off()
             await connection.close_players()
+        # Of connections that were lost just before: their sandboxes are ours to end, too.
+        await asyncio.gather(*self.closings, return_exceptions=True)
 
 
 class Connection:
@@ -338,7 +341,9 @@ class Connection:
         self._lapse.cancel()
         self._welcome = False
         self._host.connections.discard(self)
-        self._loop.create_task(self.close_players())
+        closing = self._loop.create_task(self.close_players())
+        self._host.closings.add(closing)
+        closing.add_done_callback(self._host.closings.discard)
 
     async def close_players(self) -> None:
         """A worker that is gone needs its agents no more."""
