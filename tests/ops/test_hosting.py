@@ -1,0 +1,59 @@
+"""The agent-host of `up`: what it is given, and that the arena goes on where there can be none."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pokerarena.ops.data_directory import DataDirectory
+from pokerarena.ops.hosting import Hosting
+from pokerarena.sandbox.confinement import refuse_secrets
+from pokerarena.sandbox.service_tokens import parse_private_key, read_public_key
+
+
+def an_arena(folder: Path) -> Any:
+    return SimpleNamespace(directory=DataDirectory.open(folder / "data"), hurry=threading.Event())
+
+
+def test_without_a_runtime_it_says_why_and_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pokerarena.sandbox.runtime._SYSTEM_FOLDERS", "/nowhere")
+    hosting = Hosting(an_arena(tmp_path), wanted=True)
+    assert hosting.obstacle is not None
+    assert "runc is not installed" in hosting.obstacle
+    assert hosting.settings() == {}
+    hosting.start()
+    hosting.keep_alive(pytest.fail)
+    hosting.stop()
+    assert not (tmp_path / "data" / "agent-host").exists()
+
+
+def test_one_that_nobody_wants_is_no_obstacle(tmp_path: Path) -> None:
+    hosting = Hosting(an_arena(tmp_path), wanted=False)
+    assert (hosting.possible, hosting.obstacle, hosting.settings()) == (False, None, {})
+
+
+def test_the_worker_gets_the_private_key_and_the_host_the_public_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pokerarena.ops.hosting.SOCKET_PATH_MAX_BYTES", 4096)
+    monkeypatch.setattr("pokerarena.ops.hosting.find_runtime", lambda: None)
+    arena = an_arena(tmp_path)
+    settings = Hosting(arena, wanted=True).settings()
+    private = Path(settings["POKERARENA_AGENT_HOST_KEY_FILE"])
+    assert private.parent == arena.directory.secrets
+    assert private.stat().st_mode & 0o077 == 0
+    key = parse_private_key(private.read_bytes())
+    folder = arena.directory.path / "agent-host"
+    assert read_public_key(folder / "public.pem") == key.public_key()
+    assert settings["POKERARENA_AGENT_HOSTS"] == f"local={folder / 'host.sock'}"
+    # The next start keeps them: workers and hosts of before must still know each other.
+    again = Hosting(arena, wanted=True).settings()
+    assert Path(again["POKERARENA_AGENT_HOST_KEY_FILE"]).read_bytes() == private.read_bytes()
+    with pytest.raises(Exception, match="POKERARENA_AGENT_HOST_KEY"):
+        refuse_secrets({"POKERARENA_AGENT_HOST_KEY_FILE": str(private)})
