@@ -8,27 +8,27 @@ must never put a secret's value into a message.
 from __future__ import annotations
 
 import os
-from base64 import b64decode
-from binascii import Error as Base64Error
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from pokerarena.errors import ConfigurationError
+from pokerarena.key_material import read_secret_file
+from pokerarena.secret_settings import ENV_PREFIX, Environment, KeyProviderName, SecretSettings
 
-ENV_PREFIX = "POKERARENA_"
-DEVELOPMENT_SECRET_MARK = "development-only"  # noqa: S105 - it marks secrets that are none
-
-
-class Environment(StrEnum):
-    """Where the program runs. ``production`` refuses development defaults."""
-
-    DEVELOPMENT = "development"
-    PRODUCTION = "production"
+__all__ = [
+    "ENV_PREFIX",
+    "Environment",
+    "KeyProviderName",
+    "Registration",
+    "Settings",
+    "current_settings",
+    "load_settings",
+]
 
 
 class Registration(StrEnum):
@@ -48,15 +48,10 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_com
 CommaSeparatedPorts = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split_commas)]
 
 
-class Settings(BaseSettings):
+class Settings(SecretSettings):
     """All settings of all roles; each role reads the part that it needs."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
-
-    environment: Environment = Field(
-        default=Environment.DEVELOPMENT,
-        description="`production` refuses every development default",
-    )
 
     # Database.
     database_url: SecretStr = Field(
@@ -70,14 +65,6 @@ class Settings(BaseSettings):
     )
     database_statement_timeout_ms: int = Field(
         default=15_000, ge=100, le=600_000, description="the longest that one statement may take"
-    )
-
-    # Secrets. Both are 32 random bytes in base64.
-    master_key: SecretStr = Field(
-        default=SecretStr(""), description="seals what must be read back: seeds, signing secrets"
-    )
-    token_pepper: SecretStr = Field(
-        default=SecretStr(""), description="key of the MAC under which tokens are stored"
     )
 
     # Identity.
@@ -280,57 +267,27 @@ class Settings(BaseSettings):
         if self.run_lease_renew_s * 2 > self.run_lease_s:
             raise ValueError("run_lease_renew_s must be at most half of run_lease_s")
         if self.environment is Environment.PRODUCTION:
-            for name in ("master_key", "token_pepper"):
-                if not getattr(self, name).get_secret_value():
-                    raise ValueError(f"{name} must be set in production")
             if self.callback_schemes != ("https",) and not self.callback_allow_private:
                 raise ValueError("callback_schemes must be https in production")
+            self.refuse_weak_secrets()
         return self
 
-    def master_key_bytes(self) -> bytes:
-        """The 32 bytes of the sealing key."""
-        return _key_bytes("master_key", self.master_key, self.environment)
 
-    def token_pepper_bytes(self) -> bytes:
-        """The 32 bytes of the token pepper."""
-        return _key_bytes("token_pepper", self.token_pepper, self.environment)
-
-
-def _key_bytes(name: str, secret: SecretStr, environment: Environment) -> bytes:
-    text = secret.get_secret_value()
-    if not text:
-        if environment is Environment.PRODUCTION:
-            raise ConfigurationError(f"{ENV_PREFIX}{name.upper()} is not set")
-        return f"{DEVELOPMENT_SECRET_MARK}:{name}".encode().ljust(32, b".")[:32]
-    try:
-        key = b64decode(text, validate=True)
-    except Base64Error:
-        key = b""
-    if len(key) != 32:
-        raise ConfigurationError(
-            f"{ENV_PREFIX}{name.upper()} must be 32 bytes in base64; "
-            "make one with: head -c 32 /dev/urandom | base64"
-        )
-    return key
-
-
-def _read_secret_files(environ: dict[str, str]) -> dict[str, str]:
-    """Replace every ``POKERARENA_X_FILE`` by ``POKERARENA_X`` with the file's content."""
+def _read_secret_files(environ: dict[str, str]) -> tuple[dict[str, str], str | None]:
+    """Every ``POKERARENA_X_FILE`` as a value for ``X``, and one that everybody can use, if any."""
     values: dict[str, str] = {}
+    exposed: str | None = None
     for variable, path in environ.items():
         if not (variable.startswith(ENV_PREFIX) and variable.endswith("_FILE")):
             continue
         name = variable.removeprefix(ENV_PREFIX).removesuffix("_FILE").lower()
-        if name not in Settings.model_fields:
+        field = Settings.model_fields.get(name)
+        if field is None:
             continue
-        try:
-            values[name] = Path(path).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigurationError(
-                f"{variable} names a file that cannot be read ({error.strerror}); "
-                "correct the path or its permissions"
-            ) from None
-    return values
+        values[name], open_to_all = read_secret_file(variable, Path(path))
+        if open_to_all and field.annotation is SecretStr:
+            exposed = variable
+    return values, exposed
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -338,9 +295,9 @@ def load_settings(**overrides: Any) -> Settings:
 
     Raises `ConfigurationError` with one line that names the first setting that is missing or wrong.
     """
-    values = _read_secret_files(dict(os.environ)) | overrides
+    values, exposed = _read_secret_files(dict(os.environ))
     try:
-        return Settings(**values)
+        settings = Settings(**(values | overrides))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "configuration"
@@ -351,6 +308,12 @@ def load_settings(**overrides: Any) -> Settings:
             f"{ENV_PREFIX}{where.upper()}: {what.lower()}; set it in the environment "
             f"(docs/operations.md lists every setting)"
         ) from None
+    if exposed is not None and settings.environment is Environment.PRODUCTION:
+        raise ConfigurationError(
+            f"{exposed} names a file that everybody on the machine may use: "
+            "give it mode 0400 or 0440"
+        )
+    return settings
 
 
 @lru_cache(maxsize=1)

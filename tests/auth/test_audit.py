@@ -55,7 +55,7 @@ async def test_an_event_is_recorded_exactly_when_its_transaction_commits(
     database: Database,
 ) -> None:
     await note(database, 1)
-    with pytest.raises(ProgrammingError, match="no_such_relation"):
+    with pytest.raises(ProgrammingError, match="no_such_relation"):  # noqa: PT012 - one request
         async with database.unit_of_work() as session:
             audit.record(session, Event.LOGOUT)
             await session.execute(text("SELECT FROM no_such_relation"))

@@ -199,6 +199,11 @@ async def add_version(
         )
     version_id = new_id()
     secret = new_secret() if order.kind is VersionKind.HTTP else None
+    sealed = None
+    if secret is not None:
+        sealed = await sealer.seal(
+            secret.encode(), purpose=SIGNING_SECRET_PURPOSE, owner=version_id.bytes
+        )
     version = AgentVersion(
         id=version_id,
         agent_id=agent.id,
@@ -206,11 +211,7 @@ async def add_version(
         kind=order.kind.value,
         callback_url=order.callback_url,
         house_name=order.house_name,
-        signing_secret_sealed=(
-            sealer.seal(secret.encode(), purpose=SIGNING_SECRET_PURPOSE, owner=version_id.bytes)
-            if secret is not None
-            else None
-        ),
+        signing_secret_sealed=sealed,
         max_batch=order.max_batch,
         max_in_flight=order.max_in_flight,
         wants_events=order.wants_events,
@@ -292,13 +293,14 @@ async def retire_version(
     return version
 
 
-def open_signing_secret(version: AgentVersion, sealer: Sealer) -> str:
+async def open_signing_secret(version: AgentVersion, sealer: Sealer) -> str:
     """The ``whsec_`` secret of an ``http`` version, for the player that signs with it."""
     if version.signing_secret_sealed is None:
         raise ValueError(f"version {version.id} is of kind {version.kind} and signs nothing")
-    return sealer.open(
+    secret = await sealer.open(
         version.signing_secret_sealed, purpose=SIGNING_SECRET_PURPOSE, owner=version.id.bytes
-    ).decode()
+    )
+    return secret.decode()
 
 
 async def _refuse_seated(session: AsyncSession, which: Any, code: str, what: str) -> None:

@@ -33,7 +33,7 @@ from pokerarena.auth.passwords import PasswordHasher
 from pokerarena.auth.permissions import RULES, Permission, Who
 from pokerarena.auth.tokens import TokenMac
 from pokerarena.db import Database
-from pokerarena.sealing import Sealer
+from pokerarena.sealing import open_sealer
 from pokerarena.settings import Settings
 
 TITLE = "pokerarena"
@@ -64,7 +64,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
         database=database,
         hasher=PasswordHasher(settings),
         token_mac=TokenMac(settings.token_pepper_bytes()),
-        sealer=Sealer(settings.master_key_bytes()),
+        sealer=open_sealer(settings),
         hub=LiveHub(settings, database),
     )
 

@@ -86,7 +86,6 @@ class Run(Base):
     deals_reserved: Mapped[int] = mapped_column(default=0)
     # What the next hand starts from: stacks by seat, button, blind level (runs.formats).
     position: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    seed_sealed: Mapped[bytes] = mapped_column(LargeBinary)
     seed_sha256: Mapped[bytes] = mapped_column(LargeBinary(32))
     epoch: Mapped[int] = mapped_column(default=0)
     lease_expires_at: Mapped[datetime | None]
@@ -99,6 +98,25 @@ class Run(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+
+
+class RunSeed(Base):
+    """The sealed seed of a run, apart from it: the API's database role may add one, never read one."""
+
+    __tablename__ = "run_seeds"
+
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    seed_sealed: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class RevealedSeed(Base):
+    """The seed of a completed run whose reveal policy is ``after_run``: public from then on."""
+
+    __tablename__ = "revealed_seeds"
+
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    seed: Mapped[bytes] = mapped_column(LargeBinary(32))
+    revealed_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class RunSeat(Base):

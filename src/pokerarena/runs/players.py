@@ -44,7 +44,7 @@ class SeatBuilder:
         self._sealer = sealer
         self._dialer = Dialer(egress_policy(settings), dial_limits(settings))
 
-    def seat(
+    async def seat(
         self,
         run_id: UUID,
         seats: Sequence[RunSeat],
@@ -56,7 +56,7 @@ class SeatBuilder:
         seating = {}
         for seat in seats:
             version = versions[seat.version_id]
-            player = self._player(run_id, seat.seat_no, version, seed)
+            player = await self._player(run_id, seat.seat_no, version, seed)
             limits = SeatSettings(
                 time_limit_ms=rules.action_time_ms,
                 time_bank_ms=seat.time_bank_ms,
@@ -68,24 +68,26 @@ class SeatBuilder:
             )
         return seating
 
-    def _player(self, run_id: UUID, seat_no: int, version: AgentVersion, seed: bytes) -> Player:
+    async def _player(
+        self, run_id: UUID, seat_no: int, version: AgentVersion, seed: bytes
+    ) -> Player:
         if version.kind == VersionKind.HOUSE.value:
             assert version.house_name is not None, "the schema says so"
             return house_player(version.house_name, seed, run_id, seat_no)
         if version.kind == VersionKind.HTTP.value:
-            return self._http_player(version)
+            return await self._http_player(version)
         raise RunFault(
             "hosted_unavailable",
             f"Seat {seat_no} has a hosted version, and this arena cannot run hosted agents yet; "
             "take the seat with an http or house version.",
         )
 
-    def _http_player(self, version: AgentVersion) -> HttpPlayer:
+    async def _http_player(self, version: AgentVersion) -> HttpPlayer:
         assert version.callback_url is not None, "the schema says so"
         return HttpPlayer(
             version.callback_url,
             self._dialer,
-            secret=open_signing_secret(version, self._sealer),
+            secret=await open_signing_secret(version, self._sealer),
             max_batch=version.max_batch,
             wants_events=version.wants_events,
             limits=HttpLimits(

@@ -22,7 +22,14 @@ from pokerarena.errors import Conflict, Invalid, NotFound, QuotaExceeded
 from pokerarena.ids import new_id
 from pokerarena.jobs import enqueue_run
 from pokerarena.runs.formats import RunRules, first_position
-from pokerarena.runs.models import ACTIVE_STATUSES, Run, RunSeat, RunStatus
+from pokerarena.runs.models import (
+    ACTIVE_STATUSES,
+    RevealedSeed,
+    Run,
+    RunSeat,
+    RunSeed,
+    RunStatus,
+)
 from pokerarena.sealing import Sealer
 from pokerarena.settings import Settings
 from pokerarena.tables.models import Format, Seat, Table
@@ -73,12 +80,13 @@ async def create_run(
         reveal_policy=table.reveal_policy,
         hands_target=hands,
         position=first_position(rules, [seat.seat_no for seat, _, _ in lineup]).to_json(),
-        seed_sealed=sealer.seal(seed, purpose=SEED_PURPOSE, owner=run_id.bytes),
         seed_sha256=hashlib.sha256(seed).digest(),
         request_id=request_id,
     )
     session.add(run)
     await session.flush()
+    sealed = await sealer.seal(seed, purpose=SEED_PURPOSE, owner=run_id.bytes)
+    session.add(RunSeed(run_id=run_id, seed_sealed=sealed))
     for seat, agent, version in lineup:
         session.add(
             RunSeat(
@@ -97,6 +105,11 @@ async def create_run(
     # Defaults that the database has set, such as created_at.
     await session.refresh(run)
     return run
+
+
+async def revealed_seed(session: AsyncSession, run_id: UUID) -> bytes | None:
+    """The seed that the worker told when it completed the run; None while it is secret."""
+    return await session.scalar(select(RevealedSeed.seed).where(RevealedSeed.run_id == run_id))
 
 
 async def request_stop(session: AsyncSession, run_id: UUID) -> Run:

@@ -36,7 +36,7 @@ from pokerarena.runs.seams import (
 )
 from pokerarena.runs.service import SEED_PURPOSE
 from pokerarena.runs.totals import SeatTotals
-from pokerarena.sealing import Sealer
+from pokerarena.sealing import open_sealer
 from pokerarena.settings import Settings
 from pokerarena.telemetry import bound_contextvars, get_logger
 from pokerarena.worker.committer import GroupCommitter, Refused
@@ -67,7 +67,7 @@ class Stage:
     def __init__(self, settings: Settings, *, name: str) -> None:
         self.name = name
         self._settings = settings
-        self._sealer = Sealer(settings.master_key_bytes())
+        self._sealer = open_sealer(settings)
         self._database = Database(settings, application_name=f"pokerarena player {name}")
         self._committer = GroupCommitter(settings, name=name)
         self._builder = SeatBuilder(settings, self._sealer)
@@ -180,15 +180,15 @@ class Stage:
                 hands_stored=playing.log.hands_stored,
                 duration_s=round(time.monotonic() - began_s, 3),
             )
-        return await self._settle(playing, outcome)
+        return await self._settle(playing, outcome, spec.seed)
 
     async def _prepare(self, claim: Claim) -> tuple[RunSpec, dict[int, Seating]]:
         run = claim.run
         async with self._database.session() as session:
             versions = await load_versions(session, claim.seats)
         rules = RunRules.from_json(run.rules)
-        seed = self._sealer.open(run.seed_sealed, purpose=SEED_PURPOSE, owner=run.id.bytes)
-        seating = self._builder.seat(run.id, claim.seats, versions, rules, seed)
+        seed = await self._sealer.open(claim.seed_sealed, purpose=SEED_PURPOSE, owner=run.id.bytes)
+        seating = await self._builder.seat(run.id, claim.seats, versions, rules, seed)
         waits = any(version.house_name is None for version in versions.values())
         spec = RunSpec(
             run_id=run.id,
@@ -238,7 +238,7 @@ class Stage:
         await playing.log.flush()
         return RunOutcome("drained", spec.hands_done + playing.log.hands_stored, spec.totals)
 
-    async def _settle(self, playing: Playing, outcome: RunOutcome) -> End:
+    async def _settle(self, playing: Playing, outcome: RunOutcome, seed: bytes) -> End:
         run_id, epoch = playing.claim.run.id, playing.claim.epoch
         if outcome.end == "drained":
             settlement = playing.log.settlement(VoidReason.DRAINED)
@@ -250,7 +250,7 @@ class Stage:
             settlement = playing.log.settlement(VoidReason.STOPPED)
             status = RunStatus(outcome.end)
             mine = await self._persist(
-                lambda: self._finish(run_id, epoch, settlement, status), "finish"
+                lambda: self._finish(run_id, epoch, settlement, status, seed), "finish"
             )
             end = End(outcome.end)
         if mine is None:
@@ -284,10 +284,10 @@ class Stage:
             return await claims.hand_back(session, run_id, epoch, settlement)
 
     async def _finish(
-        self, run_id: UUID, epoch: int, settlement: Settlement, status: RunStatus
+        self, run_id: UUID, epoch: int, settlement: Settlement, status: RunStatus, seed: bytes
     ) -> bool:
         async with self._database.unit_of_work() as session:
-            return await claims.finish(session, run_id, epoch, settlement, status=status)
+            return await claims.finish(session, run_id, epoch, settlement, status=status, seed=seed)
 
     async def _mark_failed(
         self, run_id: UUID, epoch: int, settlement: Settlement, fault: RunFault
