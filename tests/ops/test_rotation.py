@@ -13,7 +13,7 @@ from sqlalchemy import update
 from pokerarena.agents.models import AgentVersion
 from pokerarena.db import Base
 from pokerarena.errors import ConfigurationError
-from pokerarena.ops import migrate, rotation
+from pokerarena.ops import migrate
 from pokerarena.ops.rotation import SEALED_COLUMNS, rotate_all
 from pokerarena.sealing import Sealer, open_sealer
 from pokerarena.sealing.sealer import key_id_of

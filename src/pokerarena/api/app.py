@@ -63,7 +63,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
         settings=settings,
         database=database,
         hasher=PasswordHasher(settings),
-        token_mac=TokenMac(settings.token_pepper_bytes()),
+        token_mac=TokenMac(settings.token_pepper_bytes(), settings.previous_token_peppers()),
         sealer=open_sealer(settings),
         hub=LiveHub(settings, database),
     )

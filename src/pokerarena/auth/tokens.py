@@ -13,7 +13,7 @@ import hmac
 import secrets
 import string
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -63,17 +63,32 @@ def is_well_formed(text: str) -> bool:
 
 
 class TokenMac:
-    """The MAC under which tokens are stored, with the id of its pepper."""
+    """The MAC under which tokens are stored, with the id of its pepper.
 
-    __slots__ = ("_pepper", "pepper_id")
+    Tokens that were stored under a previous pepper are still found, and move to the present one
+    when they are used.
+    """
 
-    def __init__(self, pepper: bytes) -> None:
+    __slots__ = ("_pepper", "_previous", "pepper_id")
+
+    def __init__(self, pepper: bytes, previous: Sequence[bytes] = ()) -> None:
         self._pepper = pepper
+        self._previous = tuple(previous)
         self.pepper_id = hashlib.sha256(b"pokerarena pepper id" + pepper).digest()[:4]
 
     def of(self, text: str) -> bytes:
         """The MAC of a token's text."""
         return hmac.digest(self._pepper, text.encode("ascii"), "sha256")
+
+    @property
+    def has_previous(self) -> bool:
+        """Whether some tokens may still be stored under another pepper."""
+        return bool(self._previous)
+
+    def candidates(self, text: str) -> list[bytes]:
+        """Every MAC under which the token may be stored."""
+        encoded = text.encode("ascii")
+        return [hmac.digest(key, encoded, "sha256") for key in (self._pepper, *self._previous)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +192,14 @@ async def authenticate(session: AsyncSession, mac: TokenMac, text: str) -> Princ
     """The principal that a token stands for; raises `Unauthenticated` for any other text."""
     if not is_well_formed(text):
         raise _invalid()
-    return await _principal(session, ApiToken.mac == mac.of(text))
+    principal = await _principal(session, ApiToken.mac.in_(mac.candidates(text)))
+    if mac.has_previous:
+        await session.execute(
+            update(ApiToken)
+            .where(ApiToken.id == principal.token_id, ApiToken.pepper_id != mac.pepper_id)
+            .values(mac=mac.of(text), pepper_id=mac.pepper_id)
+        )
+    return principal
 
 
 async def again(session: AsyncSession, principal: Principal) -> Principal:
