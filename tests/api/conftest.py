@@ -8,15 +8,18 @@ import pytest
 
 from pokerarena.api.app import create_app
 from pokerarena.db import Database
+from pokerarena.ops.privileges import DatabaseRole
 from tests.api.arena import Arena, settings_for
 from tests.api.asgi import Client
+from tests.database_server import as_role
 
 
 @pytest.fixture
 async def arena(database_url: str) -> AsyncIterator[Arena]:
-    settings = settings_for(database_url)
-    database = Database(settings, application_name="test")
-    app = create_app(settings, database)
+    # The application has the rights that it has in production; the test's own hands have more.
+    served = settings_for(as_role(database_url, DatabaseRole.API))
+    database = Database(settings_for(database_url), application_name="test")
+    app = create_app(served)
     async with app.router.lifespan_context(app):
-        yield Arena(settings, database, Client(app))
+        yield Arena(served, database, Client(app))
     await database.close()

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from pokerarena.ops.privileges import DatabaseRole
 from pokerarena.settings import Settings
+from tests.database_server import as_role
 
 ROOT = Path(__file__).parents[2]
 WORKER = """
@@ -43,7 +45,13 @@ class WorkerProcess:
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith("POKERARENA_")
         }
-        whole = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", **_environment(settings), **environment}
+        address = as_role(settings.database_url.get_secret_value(), DatabaseRole.WORKER)
+        whole = {
+            "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
+            **_environment(settings),
+            "POKERARENA_DATABASE_URL": address,
+            **environment,
+        }
         with log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", WORKER, str(processes), sys.executable, "-m", player],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,6 +24,9 @@ from sqlalchemy import Connection, create_engine, pool, text
 from sqlalchemy.exc import OperationalError
 
 from pokerarena.errors import Unavailable
+from pokerarena.ops import database_roles
+from pokerarena.ops.database_roles import NO_PASSWORDS
+from pokerarena.ops.privileges import DatabaseRole
 
 # "poker" and "schema" as bytes: an arbitrary number that only this module uses.
 ADVISORY_LOCK: Final = 0x706F6B65_7273636D
@@ -44,10 +47,20 @@ class SchemaState:
         return self.current == self.head
 
 
-def upgrade(url: str, revision: str = "head") -> SchemaState:
-    """Brings the schema up to `revision`; nothing to do is no error."""
+def upgrade(
+    url: str,
+    revision: str = "head",
+    *,
+    passwords: Mapping[DatabaseRole, str] = NO_PASSWORDS,
+) -> SchemaState:
+    """Brings the schema up to `revision`, and the roles and privileges to what is declared.
+
+    Nothing to do is no error.
+    """
     with _turn(url) as (connection, config):
         command.upgrade(config, revision)
+        connection.commit()
+        database_roles.ensure(connection, passwords)
         return _state(connection, config)
 
 

@@ -20,13 +20,18 @@ from typing import TYPE_CHECKING, Final
 
 from pokerarena.errors import ConfigurationError, Unavailable
 from pokerarena.ops import migrate
-from pokerarena.ops.data_directory import DataDirectory
+from pokerarena.ops.data_directory import SECRET_NAMES, DataDirectory
 from pokerarena.ops.embedded import EmbeddedPostgres
+from pokerarena.ops.privileges import DatabaseRole
 from pokerarena.ops.supervisor import Child
 
 if TYPE_CHECKING:
     from pokerarena.ops.demo import Demo
 
+SECRETS_OF: Final = {
+    DatabaseRole.API: ("master_key", "token_pepper"),
+    DatabaseRole.WORKER: ("master_key",),
+}
 HOST: Final = "127.0.0.1"
 DATABASE: Final = "pokerarena"
 READY_TIMEOUT_S: Final = 60.0
@@ -55,14 +60,23 @@ class Arena:
     def database_url(self) -> str:
         return self._postgres.url(DATABASE)
 
-    def environment(self) -> dict[str, str]:
-        """The settings of the API and the worker: the caller's own, and what this machine needs."""
+    def environment(self, role: DatabaseRole) -> dict[str, str]:
+        """The settings of one role: the caller's own, and what this machine needs.
+
+        It gets its own address of the database, and of the secrets only those that it uses.
+        """
+        mine = SECRETS_OF[role]
+        withheld = {
+            f"POKERARENA_{name.upper()}{suffix}"
+            for name in {*SECRET_NAMES} - {*mine}
+            for suffix in ("", "_FILE")
+        }
         return {
             # An arena on one's own machine plays agents on that machine.
             "POKERARENA_CALLBACK_ALLOW_PRIVATE": "true",
-            **os.environ,
-            **self.directory.secret_settings(),
-            "POKERARENA_DATABASE_URL": self.database_url,
+            **{name: value for name, value in os.environ.items() if name not in withheld},
+            **self.directory.secret_settings(mine),
+            "POKERARENA_DATABASE_URL": self._postgres.url(DATABASE, user=role.value),
             "POKERARENA_API_HOST": HOST,
             "POKERARENA_API_PORT": str(self.port),
         }
@@ -76,14 +90,16 @@ class Arena:
             return
         migrate.upgrade(self.database_url)
         # Stopped in this order: the worker finishes its hands while everything else is there.
-        self.add("worker", ["worker"], stop_patience_s=WORKER_STOP_PATIENCE_S)
-        api = self.add("api", ["api"], stop_patience_s=API_STOP_PATIENCE_S)
+        self.add("worker", ["worker"], DatabaseRole.WORKER, stop_patience_s=WORKER_STOP_PATIENCE_S)
+        api = self.add("api", ["api"], DatabaseRole.API, stop_patience_s=API_STOP_PATIENCE_S)
         self._wait_until_ready(api)
 
-    def add(self, name: str, command: Sequence[str], *, stop_patience_s: float) -> Child:
+    def add(
+        self, name: str, command: Sequence[str], role: DatabaseRole, *, stop_patience_s: float
+    ) -> Child:
         """Starts one of this program's own roles as a child."""
         argv = [sys.executable, "-m", "pokerarena.ops.cli", *command]
-        return self.add_program(name, argv, self.environment(), stop_patience_s=stop_patience_s)
+        return self.add_program(name, argv, self.environment(role), stop_patience_s=stop_patience_s)
 
     def add_program(
         self,

@@ -24,6 +24,7 @@ from pokerarena.db import Database
 from pokerarena.errors import ArenaError, Unavailable
 from pokerarena.jobs import RUNS_QUEUE
 from pokerarena.runs.claim import expire_leases
+from pokerarena.sealing import open_sealer
 from pokerarena.settings import Settings
 from pokerarena.telemetry import configure_logging, get_logger
 from pokerarena.worker.processes import PLAYER_MODULE, PlayerProcesses
@@ -47,6 +48,8 @@ def run_worker(
 ) -> int:
     """Work until a signal comes; the exit code."""
     configure_logging(settings.log_level, settings.log_format, role="worker")
+    # A key that is missing or wrong is found before a player process needs it.
+    open_sealer(settings)
     return asyncio.run(Worker(settings, processes, player_command).run())
 
 

@@ -13,10 +13,17 @@ commands = typer.Typer(help="Move the schema, or say where it is.", no_args_is_h
 def up(
     revision: Annotated[str, typer.Argument(help="Where to.")] = "head",
 ) -> None:
-    """Bring the schema up to date."""
+    """Bring the schema up to date, and make the roles of the API and the worker."""
     from pokerarena.ops import migrate
+    from pokerarena.ops.privileges import DatabaseRole
+    from pokerarena.settings import load_settings
 
-    state = migrate.upgrade(_url(), revision)
+    settings = load_settings()
+    passwords = {
+        DatabaseRole.API: settings.database_api_password.get_secret_value(),
+        DatabaseRole.WORKER: settings.database_worker_password.get_secret_value(),
+    }
+    state = migrate.upgrade(_url(), revision, passwords=passwords)
     typer.echo(f"schema at {state.current}")
 
 
