@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+import structlog
 
 from pokerarena.api.app import create_app
 from pokerarena.db import Database
@@ -12,6 +13,12 @@ from pokerarena.ops.privileges import DatabaseRole
 from tests.api.arena import Arena, settings_for
 from tests.api.asgi import Client
 from tests.database_server import as_role
+
+# Log lines are made as always and then dropped; `capture_logs` still sees them.
+structlog.configure(
+    processors=[structlog.contextvars.merge_contextvars, structlog.processors.JSONRenderer()],
+    logger_factory=structlog.ReturnLoggerFactory(),
+)
 
 
 @pytest.fixture
