@@ -60,6 +60,7 @@ class Arena:
         return {
             # An arena on one's own machine plays agents on that machine.
             "POKERARENA_CALLBACK_ALLOW_PRIVATE": "true",
+            "POKERARENA_PUBLIC_URL": self.address,
             **os.environ,
             **self.directory.secret_settings(),
             "POKERARENA_DATABASE_URL": self.database_url,
