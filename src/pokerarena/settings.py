@@ -12,7 +12,7 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from enum import StrEnum
 from functools import lru_cache
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -393,7 +393,12 @@ class Settings(BaseSettings):
 
 def _is_loopback(url: str) -> bool:
     host = urlsplit(url).hostname or ""
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _key_bytes(name: str, secret: SecretStr, environment: Environment) -> bytes:

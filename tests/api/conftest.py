@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -11,12 +13,25 @@ from pokerarena.db import Database
 from tests.api.arena import Arena, settings_for
 from tests.api.asgi import Client
 
+NewArena = Callable[..., Awaitable[Arena]]
+
 
 @pytest.fixture
-async def arena(database_url: str) -> AsyncIterator[Arena]:
-    settings = settings_for(database_url)
-    database = Database(settings, application_name="test")
-    app = create_app(settings, database)
-    async with app.router.lifespan_context(app):
-        yield Arena(settings, database, Client(app))
-    await database.close()
+async def new_arena(database_url: str) -> AsyncIterator[NewArena]:
+    """Makes arenas with other settings; several are several processes on one database."""
+    async with AsyncExitStack() as stack:
+
+        async def make(**changes: Any) -> Arena:
+            settings = settings_for(database_url, **changes)
+            database = Database(settings, application_name="test")
+            stack.push_async_callback(database.close)
+            app = create_app(settings, database)
+            await stack.enter_async_context(app.router.lifespan_context(app))
+            return Arena(settings, database, Client(app))
+
+        yield make
+
+
+@pytest.fixture
+async def arena(new_arena: NewArena) -> Arena:
+    return await new_arena()

@@ -18,6 +18,7 @@ from joserfc import jws
 from joserfc.errors import JoseError
 
 from pokerarena.auth.signing_keys import ALGORITHM, CLOCK_LEEWAY_S, LoadedKey, SigningKeys
+from pokerarena.auth.tokens import invalid
 from pokerarena.errors import Invalid, Unauthenticated
 from pokerarena.ids import IdKind, id_text, new_id, parse_id
 
@@ -102,19 +103,19 @@ async def verify(keys: SigningKeys, text: str, *, issuer: str, now: datetime) ->
     """What a token says; `Unauthenticated` unless every part of it is right."""
     header = _read_header(text)
     if header is None or header.alg != ALGORITHM or header.typ != TYPE:
-        raise _invalid()
+        raise invalid()
     key = await keys.to_verify(header.kid, now)
     try:
         signed = jws.deserialize_compact(text, key.pair, algorithms=[ALGORITHM])
         claims = _claims.decode(signed.payload)
         access = Access(parse_id(IdKind.USER, claims.sub), parse_id(IdKind.SESSION, claims.sid))
     except (JoseError, ValueError, msgspec.DecodeError, Invalid):
-        raise _invalid() from None
+        raise invalid() from None
     if claims.iss != issuer or claims.aud != AUDIENCE:
-        raise _invalid()
+        raise invalid()
     moment = now.timestamp()
     if max(claims.nbf, claims.iat) > moment + CLOCK_LEEWAY_S:
-        raise _invalid()
+        raise invalid()
     if claims.exp <= moment:
         raise Unauthenticated("token_expired", "This access token has expired: refresh it.")
     return access
@@ -129,9 +130,3 @@ def _read_header(text: str) -> _Header | None:
         return _header.decode(urlsafe_b64decode(first + "=" * (-len(first) % 4)))
     except (ValueError, msgspec.DecodeError):
         return None
-
-
-def _invalid() -> Unauthenticated:
-    return Unauthenticated(
-        "token_invalid", "This token is not valid (any more): log in again or make a new one."
-    )

@@ -22,7 +22,6 @@ from pokerarena.auth.models import LoginSession, Role, User
 from pokerarena.auth.permissions import Principal, TokenKind
 from pokerarena.auth.signing_keys import SigningKeys
 from pokerarena.auth.tokens import TokenMac
-from pokerarena.errors import Unauthenticated
 from pokerarena.settings import Settings
 
 REMEMBERED_MAX: Final = 10_000
@@ -101,7 +100,7 @@ class Callers:
         ).one_or_none()
         if found is None:
             self._remembered.pop(session_id, None)
-            raise Unauthenticated("token_invalid", "This session is over: log in again.")
+            raise tokens.invalid()
         second_factor, user = found
         role = Role(user.role)
         lacks = self._second_factor and role is Role.OPERATOR and not second_factor

@@ -19,8 +19,9 @@ from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pokerarena.auth.models import SigningKey
+from pokerarena.auth.tokens import invalid
 from pokerarena.db import Database
-from pokerarena.errors import Unauthenticated, Unavailable
+from pokerarena.errors import Unavailable
 from pokerarena.ids import new_id
 from pokerarena.sealing import Sealer
 from pokerarena.settings import Settings
@@ -84,7 +85,7 @@ class SigningKeys:
             await self._keep_fresh(LOOK_AGAIN_S)
         key = self._keys.get(kid)
         if key is None or (key.verify_until is not None and key.verify_until <= now):
-            raise Unauthenticated("token_invalid", "This token is not valid (any more).")
+            raise invalid()
         return key
 
     async def published(self, now: datetime) -> dict[str, Any]:
