@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
@@ -36,6 +38,14 @@ class Registration(StrEnum):
 
     OPEN = "open"
     CLOSED = "closed"
+
+
+class SecondFactorRule(StrEnum):
+    """When an operator's session needs a second factor. ``auto``: in production."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
 
 
 def _split_commas(value: Any) -> Any:
@@ -72,8 +82,72 @@ class Settings(SecretSettings):
         default=Registration.CLOSED,
         description="whether anybody may create an account, or only an operator",
     )
-    session_ttl_s: int = Field(
-        default=12 * 3600, ge=60, le=30 * 86_400, description="how long a login lasts"
+    public_url: str = Field(
+        default="http://127.0.0.1:8080",
+        pattern=r"^https?://[A-Za-z0-9.:\[\]-]{1,200}$",
+        description="the address by which clients know the API; access tokens name it as issuer",
+    )
+    access_token_ttl_s: int = Field(
+        default=600, ge=60, le=900, description="how long an access token is valid"
+    )
+    session_idle_s: int = Field(
+        default=14 * 86_400,
+        ge=300,
+        le=90 * 86_400,
+        description="a session that is not refreshed for so long ends",
+    )
+    session_max_s: int = Field(
+        default=90 * 86_400,
+        ge=300,
+        le=366 * 86_400,
+        description="a session ends after so long, however often it is refreshed",
+    )
+    refresh_grace_s: float = Field(
+        default=5.0,
+        ge=0,
+        le=60,
+        description="a refresh token that comes again so soon is refused as a race, not as a theft",
+    )
+    session_staleness_s: float = Field(
+        default=2.0,
+        ge=0,
+        le=60,
+        description="how long another process may still serve an ended session; 0 asks each time",
+    )
+    signing_key_publish_s: int = Field(
+        default=900,
+        ge=0,
+        le=7 * 86_400,
+        description="how long a new signing key is published before it signs",
+    )
+    signing_keys_refresh_s: float = Field(
+        default=30.0, gt=0, le=600, description="how often a process reads the signing keys"
+    )
+    cookie_secure: bool = Field(
+        default=True,
+        description="whether the browser's cookie needs HTTPS; false only on a loopback address",
+    )
+    login_window_s: int = Field(
+        default=900, ge=1, le=86_400, description="the window in which attempts to log in count"
+    )
+    login_attempts_per_pair_max: int = Field(
+        default=10, ge=1, le=1000, description="attempts for one account from one address"
+    )
+    login_attempts_per_account_max: int = Field(
+        default=50, ge=1, le=10_000, description="attempts for one account from anywhere"
+    )
+    login_attempts_per_address_max: int = Field(
+        default=100, ge=1, le=100_000, description="attempts from one address for any account"
+    )
+    second_factor_for_operators: SecondFactorRule = Field(
+        default=SecondFactorRule.AUTO,
+        description="when operators need a second factor: `auto` (in production), `always`, `never`",
+    )
+    token_rotation_grace_max_s: int = Field(
+        default=7 * 86_400,
+        ge=0,
+        le=30 * 86_400,
+        description="how long, at most, a replaced personal token works on",
     )
     token_max_ttl_s: int = Field(
         default=366 * 86_400,
@@ -101,6 +175,10 @@ class Settings(SecretSettings):
         ge=0,
         le=65_535,
         description="port that the API listens on; 0 takes a free one",
+    )
+    api_trusted_proxies: CommaSeparated = Field(
+        default=(),
+        description="networks of proxies whose X-Forwarded-For is believed, e.g. 10.0.0.0/8",
     )
     api_max_body_bytes: int = Field(
         default=256 * 1024, ge=1024, le=64 * 1024 * 1024, description="the largest request body"
@@ -266,11 +344,38 @@ class Settings(SecretSettings):
     def _refuse_development_defaults(self) -> Settings:
         if self.run_lease_renew_s * 2 > self.run_lease_s:
             raise ValueError("run_lease_renew_s must be at most half of run_lease_s")
+        if self.session_idle_s > self.session_max_s:
+            raise ValueError("session_idle_s must be at most session_max_s")
+        if self.signing_key_publish_s < 2 * self.signing_keys_refresh_s:
+            raise ValueError("signing_key_publish_s must be at least twice signing_keys_refresh_s")
+        loopback = _is_loopback(self.public_url)
+        if not self.cookie_secure and not loopback:
+            raise ValueError("cookie_secure may be false only where public_url is on loopback")
+        for network in self.api_trusted_proxies:
+            ip_network(network)
         if self.environment is Environment.PRODUCTION:
+            if not self.public_url.startswith("https://") and not loopback:
+                raise ValueError("public_url must be https in production")
             if self.callback_schemes != ("https",) and not self.callback_allow_private:
                 raise ValueError("callback_schemes must be https in production")
             self.refuse_weak_secrets()
         return self
+
+    def operators_need_second_factor(self) -> bool:
+        """Whether an operator's rights need a second factor here."""
+        if self.second_factor_for_operators is SecondFactorRule.AUTO:
+            return self.environment is Environment.PRODUCTION
+        return self.second_factor_for_operators is SecondFactorRule.ALWAYS
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _read_secret_files(environ: dict[str, str]) -> tuple[dict[str, str], str | None]:

@@ -15,7 +15,8 @@ from tests.api.asgi import Client, Reply
 
 PASSWORD = "the river card was a seven"
 RELATIONS = (
-    "users", "api_tokens", "agents", "agent_versions", "tables", "seats", "runs", "run_seats",
+    "users", "api_tokens", "sessions", "signing_keys", "second_factors", "recovery_codes",
+    "agents", "agent_versions", "tables", "seats", "runs", "run_seats",
     "hands", "hand_cards", "procrastinate_jobs",
 )  # fmt: skip
 
@@ -34,6 +35,8 @@ def settings_for(database_url: str, **changes: Any) -> Settings:
             "argon2_memory_kib": 8 * 1024,
             "database_pool_size": 5,
             "callback_schemes": ("https", "http"),
+            # What ends must be seen at once; the bound for other processes has tests of its own.
+            "session_staleness_s": 0,
         }
         | changes
     )
@@ -62,7 +65,7 @@ class Arena:
             "/v1/auth/login", {"username": name, "password": PASSWORD}
         )
         body = ok(reply)
-        client = self.anonymous.with_token(body["token"])
+        client = self.anonymous.with_token(body["access_token"])
         client.id = body["user"]["id"]
         return client
 

@@ -77,7 +77,7 @@ class Server:
     def log_in(self, username: str) -> None:
         credentials = {"username": username, "password": PASSWORD}
         self.ok("POST", "/v1/auth/register", credentials)
-        self.token = self.ok("POST", "/v1/auth/login", credentials)["token"]
+        self.token = self.ok("POST", "/v1/auth/login", credentials)["access_token"]
 
     def raw(self, *parts: bytes, wait_s: float = 5) -> bytes:
         """What the server says to these bytes until it hangs up or says no more."""

@@ -15,7 +15,6 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
 
 from pokerarena.api.context import PartsOf, Session
-from pokerarena.auth import tokens
 from pokerarena.auth.permissions import RULES, Permission, Principal, Who, authorize
 from pokerarena.errors import Unauthenticated
 from pokerarena.ids import IdKind, id_text
@@ -47,7 +46,9 @@ class Requirement:
             return Principal.ANONYMOUS
         principal = Principal.ANONYMOUS
         if (text := bearer_text(request)) is not None:
-            principal = await tokens.authenticate(session, parts.token_mac, text)
+            # What would let a thief stay, or reaches other people's things, asks afresh.
+            fresh = rule.who in (Who.SESSION, Who.OPERATOR)
+            principal = await parts.callers.principal(session, text, fresh=fresh)
             bind_contextvars(user_id=id_text(IdKind.USER, principal.known_id()))
         authorize(principal, self.permission)
         return principal

@@ -25,12 +25,16 @@ from pokerarena.api.routes import (
     live,
     program,
     runs,
+    second_factor,
+    sessions,
     tables,
     tokens,
     users,
 )
+from pokerarena.auth.callers import Callers
 from pokerarena.auth.passwords import PasswordHasher
 from pokerarena.auth.permissions import RULES, Permission, Who
+from pokerarena.auth.signing_keys import SigningKeys
 from pokerarena.auth.tokens import TokenMac
 from pokerarena.db import Database
 from pokerarena.sealing import open_sealer
@@ -44,6 +48,8 @@ DESCRIPTION = (
 V1_ROUTERS = (
     auth.router,
     users.me,
+    second_factor.router,
+    sessions.router,
     tokens.router,
     users.router,
     agents.router,
@@ -59,13 +65,18 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
     """The API over the settings' database, or over one that the caller keeps and closes."""
     own_database = database is None
     database = database or Database(settings, application_name="pokerarena-api")
+    token_mac = TokenMac(settings.token_pepper_bytes(), settings.previous_token_peppers())
+    sealer = open_sealer(settings)
+    signing_keys = SigningKeys(database, sealer, settings)
     parts = Parts(
         settings=settings,
         database=database,
         hasher=PasswordHasher(settings),
-        token_mac=TokenMac(settings.token_pepper_bytes(), settings.previous_token_peppers()),
-        sealer=open_sealer(settings),
+        token_mac=token_mac,
+        sealer=sealer,
         hub=LiveHub(settings, database),
+        signing_keys=signing_keys,
+        callers=Callers(settings, token_mac, signing_keys),
     )
 
     @asynccontextmanager

@@ -34,6 +34,7 @@ STATUS_OF_KIND = {
     ErrorKind.NOT_FOUND: 404,
     ErrorKind.CONFLICT: 409,
     ErrorKind.QUOTA: 409,
+    ErrorKind.THROTTLED: 429,
     ErrorKind.UNAVAILABLE: 503,
 }
 
@@ -106,7 +107,10 @@ async def _arena_error(request: Request, error: Exception) -> Response:
         # How the program is configured is the operator's business, told in the log.
         raise error
     status = STATUS_OF_KIND[error.kind]
-    return problem(request, status, error.code, error.message, extra=error.context)
+    headers = None
+    if error.kind is ErrorKind.THROTTLED:
+        headers = {"Retry-After": str(error.context["retry_after_s"])}
+    return problem(request, status, error.code, error.message, extra=error.context, headers=headers)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

@@ -72,9 +72,7 @@ async def authenticate(
     It opens short transactions of its own because no connection may wait for a hash.
     """
     async with database.unit_of_work() as session:
-        user = await session.scalar(
-            select(User).where(func.lower(User.username) == username.lower())
-        )
+        user = await find(session, username)
     verdict = await hasher.verify(user.password_hash if user else None, password)
     if user is None or not verdict.right or user.disabled_at is not None:
         raise Unauthenticated("login_failed", "Username or password is wrong.")
@@ -120,6 +118,13 @@ async def get(session: AsyncSession, user_id: UUID) -> User:
     if user is None:
         raise NotFound("user")
     return user
+
+
+async def find(session: AsyncSession, username: str) -> User | None:
+    """The user of this name, however it is capitalised."""
+    query = select(User).where(func.lower(User.username) == username.lower())
+    found: User | None = await session.scalar(query)
+    return found
 
 
 async def list_users(session: AsyncSession, *, before: UUID | None, limit: int) -> list[User]:

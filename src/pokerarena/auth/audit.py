@@ -88,7 +88,7 @@ def record(
     *,
     principal: Principal | None = None,
     actor_id: UUID | None = None,
-    token_id: UUID | None = None,
+    credential_id: UUID | None = None,
     subject: str | None = None,
     **details: Detail,
 ) -> None:
@@ -100,12 +100,13 @@ def record(
     if session.in_nested_transaction():
         raise RuntimeError("audit.record inside a savepoint; record after it")
     if principal is not None:
-        actor_id, token_id = principal.user_id, principal.token_id
+        actor_id = principal.user_id
+        credential_id = principal.token_id or principal.session_id
     session.info.setdefault(PENDING, []).append(
         {
             "event": event.value,
             "actor_id": actor_id,
-            "token_id": token_id,
+            "credential_id": credential_id,
             "subject": subject[:SUBJECT_MAX] if subject else None,
             "request_id": get_contextvars().get("request_id"),
             "details": canonical_details(details),
@@ -124,7 +125,7 @@ def canonical_details(details: dict[str, Detail]) -> str:
 
 
 _APPEND = text(
-    "SELECT seq, hash FROM audit_append(:event, :actor_id, :token_id, :subject, :request_id, "
+    "SELECT seq, hash FROM audit_append(:event, :actor_id, :credential_id, :subject, :request_id, "
     ":details)"
 )
 
@@ -264,7 +265,7 @@ def _fields(row: AuditRecord) -> Iterator[bytes]:
         (row.at - _EPOCH) // _MICROSECOND,
         row.event,
         row.actor_id,
-        row.token_id,
+        row.credential_id,
         row.subject,
         row.request_id,
         row.details,

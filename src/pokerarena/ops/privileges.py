@@ -43,6 +43,13 @@ RELATIONS: Final[dict[str, Declared]] = {
         api=ADD_AND_CHANGE, why="accounts are closed, never deleted; the worker knows no passwords"
     ),
     "api_tokens": Declared(api=EVERYTHING, why="the worker knows no tokens"),
+    "sessions": Declared(api=EVERYTHING, why="the worker knows no sessions"),
+    "signing_keys": Declared(
+        api=("SELECT", "INSERT"), why="the first key is made when it is needed; `admin` rotates"
+    ),
+    "second_factors": Declared(api=EVERYTHING),
+    "recovery_codes": Declared(api=("SELECT", "INSERT", "DELETE")),
+    "login_attempts": Declared(api=EVERYTHING),
     "audit_records": Declared(api=READ, why="appended by `audit_append` only"),
     "audit_head": Declared(why="changed by `audit_append` only"),
     "agents": Declared(api=ADD_AND_CHANGE, why="archived, never deleted"),

@@ -22,7 +22,8 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from pokerarena.agents.models import AgentVersion
 from pokerarena.agents.registry import SIGNING_SECRET_PURPOSE
-from pokerarena.auth import audit
+from pokerarena.auth import audit, second_factor, signing_keys
+from pokerarena.auth.models import SecondFactor, SigningKey
 from pokerarena.db import Database
 from pokerarena.errors import Unavailable
 from pokerarena.runs.models import RunSeed
@@ -50,6 +51,8 @@ class SealedColumn:
 # Every column whose name ends in `_sealed`; a test compares.
 SEALED_COLUMNS: Final = (
     SealedColumn(SEED_PURPOSE, RunSeed.run_id, RunSeed.seed_sealed),
+    SealedColumn(signing_keys.SEAL_PURPOSE, SigningKey.id, SigningKey.private_sealed),
+    SealedColumn(second_factor.SEAL_PURPOSE, SecondFactor.user_id, SecondFactor.seed_sealed),
     SealedColumn(SIGNING_SECRET_PURPOSE, AgentVersion.id, AgentVersion.signing_secret_sealed),
 )
 

@@ -74,6 +74,7 @@ class Arena:
         return {
             # An arena on one's own machine plays agents on that machine.
             "POKERARENA_CALLBACK_ALLOW_PRIVATE": "true",
+            "POKERARENA_PUBLIC_URL": self.address,
             **{name: value for name, value in os.environ.items() if name not in withheld},
             **self.directory.secret_settings(mine),
             "POKERARENA_DATABASE_URL": self._postgres.url(DATABASE, user=role.value),

@@ -1,6 +1,6 @@
 """The audit chain: records that only a function of the database appends, and nobody changes.
 
-Revision: secrets_0001; follows 0001.
+Revision: secrets_0001; follows identity_0001.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "secrets_0001"
-down_revision = "0001"
+down_revision = "identity_0001"
 branch_labels = None
 depends_on = None
 
@@ -22,7 +22,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 CREATE FUNCTION audit_append(
-    event text, actor_id uuid, token_id uuid, subject text, request_id text, details text
+    event text, actor_id uuid, credential_id uuid, subject text, request_id text, details text
 ) RETURNS TABLE (seq bigint, hash bytea)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -39,13 +39,13 @@ BEGIN
         || audit_field((extract(epoch FROM now_at) * 1000000)::bigint::text)
         || audit_field(event)
         || audit_field(actor_id::text)
-        || audit_field(token_id::text)
+        || audit_field(credential_id::text)
         || audit_field(subject)
         || audit_field(request_id)
         || audit_field(details)
     );
     INSERT INTO audit_records VALUES (
-        head.seq + 1, now_at, event, actor_id, token_id, subject, request_id, details,
+        head.seq + 1, now_at, event, actor_id, credential_id, subject, request_id, details,
         head.hash, new_hash
     );
     UPDATE audit_head AS h SET seq = head.seq + 1, hash = new_hash;
@@ -72,7 +72,7 @@ def upgrade() -> None:
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("event", sa.String(length=60), nullable=False),
         sa.Column("actor_id", sa.Uuid(), nullable=True),
-        sa.Column("token_id", sa.Uuid(), nullable=True),
+        sa.Column("credential_id", sa.Uuid(), nullable=True),
         sa.Column("subject", sa.String(length=100), nullable=True),
         sa.Column("request_id", sa.String(length=64), nullable=True),
         sa.Column("details", sa.Text(), nullable=False),

@@ -40,6 +40,39 @@ def create_operator(
     typer.echo(f"operator {username} created ({user_id})")
 
 
+@commands.command("rotate-signing-keys")
+def rotate_signing_keys(
+    compromised: Annotated[
+        bool,
+        typer.Option(
+            "--compromised",
+            help="A key was stolen: sign with a new one now, and refuse every token of before.",
+        ),
+    ] = False,
+) -> None:
+    """Publish a new key for access tokens, and retire the ones of before."""
+    from pokerarena.ops.accounts import rotate_keys
+    from pokerarena.settings import load_settings
+
+    rotation = rotate_keys(load_settings(), compromised=compromised)
+    typer.echo(
+        f"key {rotation.kid} signs from {rotation.use_from.isoformat(timespec='seconds')}; "
+        f"{rotation.retired} retired"
+    )
+
+
+@commands.command("reset-second-factor")
+def reset_second_factor(
+    username: Annotated[str, typer.Argument(help="Whose second factor is lost.")],
+) -> None:
+    """Take away an account's second factor and end its sessions."""
+    from pokerarena.ops.accounts import remove_second_factor
+    from pokerarena.settings import load_settings
+
+    remove_second_factor(load_settings(), username=username)
+    typer.echo(f"{username} logs in without a second factor now")
+
+
 @commands.command("rotate-keys")
 def rotate_keys(
     rows: Annotated[
