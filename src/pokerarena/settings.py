@@ -168,6 +168,13 @@ class Settings(SecretSettings):
         default=2, ge=1, le=32, description="password hashes at once in one process"
     )
 
+    audit_refusals_per_minute: int = Field(
+        default=5,
+        ge=1,
+        le=1000,
+        description="refusals of one caller and kind that are recorded; the others are counted",
+    )
+
     # API.
     api_host: str = Field(default="127.0.0.1", description="address that the API listens on")
     api_port: int = Field(

@@ -57,10 +57,10 @@ async def test_an_event_is_recorded_exactly_when_its_transaction_commits(
     await note(database, 1)
     with pytest.raises(ProgrammingError, match="no_such_relation"):  # noqa: PT012 - one request
         async with database.unit_of_work() as session:
-            audit.record(session, Event.LOGOUT)
+            audit.record(session, Event.SESSION_ENDED)
             await session.execute(text("SELECT FROM no_such_relation"))
     async with database.session() as session:
-        audit.record(session, Event.LOGOUT)
+        audit.record(session, Event.SESSION_ENDED)
         await session.execute(text("SELECT 1"))
         await session.rollback()
         audit.record(session, Event.USER_DISABLED, actor_id=new_id(), last=True)
@@ -74,7 +74,7 @@ async def test_a_savepoint_cannot_hold_a_record(database: Database) -> None:
     async with database.unit_of_work() as session:
         async with session.begin_nested():
             with pytest.raises(RuntimeError, match="savepoint"):
-                audit.record(session, Event.LOGOUT)
+                audit.record(session, Event.SESSION_ENDED)
         audit.record(session, Event.LOGIN_FAILED)
         async with session.begin_nested():
             await session.execute(text("SELECT 1"))
@@ -177,7 +177,7 @@ async def test_a_search_filters_and_goes_on_where_it_ended(database: Database) -
     async with database.unit_of_work() as session:
         for number in range(4):
             audit.record(session, Event.LOGIN_FAILED, actor_id=actor, subject=f"user_{number % 2}")
-        audit.record(session, Event.LOGOUT, actor_id=new_id())
+        audit.record(session, Event.SESSION_ENDED, actor_id=new_id())
     async with database.session() as session:
 
         async def seqs(before_seq: int | None = None, limit: int = 10, **wanted: Any) -> list[int]:
@@ -186,7 +186,7 @@ async def test_a_search_filters_and_goes_on_where_it_ended(database: Database) -
 
         assert await seqs(limit=2) == [5, 4]
         assert await seqs(before_seq=4, limit=2) == [3, 2]
-        assert await seqs(event="logout") == [5]
+        assert await seqs(event="session.ended") == [5]
         assert await seqs(actor_id=actor, subject="user_1") == [4, 2]
         [third] = [
             row

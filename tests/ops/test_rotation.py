@@ -80,7 +80,7 @@ async def test_after_a_rotation_the_new_key_alone_opens_everything(database_url:
         assert await key_ids(arena) == {done.current_key_id}
         again = await rotate_all(arena.database, alone, rows_per_batch=2)
         assert set(again.renewed.values()) == {0}
-        assert await arena.rows("SELECT event FROM audit_records") == [("key.rotated",)] * 2
+        assert await arena.rows("SELECT event FROM audit_records") == [("master_key.rotated",)] * 2
 
 
 async def test_a_rotation_that_crashed_anywhere_leaves_all_readable_and_goes_on(

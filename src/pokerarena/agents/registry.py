@@ -18,10 +18,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from pokerarena.agents.egress import EgressPolicy
 from pokerarena.agents.house import STRATEGIES
 from pokerarena.agents.models import Agent, AgentVersion, AgentVisibility, VersionKind
-from pokerarena.auth import accounts
+from pokerarena.auth import accounts, audit
+from pokerarena.auth.audit import Event
 from pokerarena.auth.permissions import Principal
 from pokerarena.errors import Conflict, Forbidden, Invalid, NotFound, QuotaExceeded
-from pokerarena.ids import new_id
+from pokerarena.ids import IdKind, id_text, new_id
 from pokerarena.protocol.signing import new_secret
 from pokerarena.sealing import Sealer
 from pokerarena.settings import Settings
@@ -159,8 +160,14 @@ async def change_agent(
         agent.name = name
     if description is not None:
         agent.description = description
-    if visibility is not None:
+    if visibility is not None and visibility.value != agent.visibility:
         agent.visibility = visibility.value
+        audit.record(
+            session,
+            Event.AGENT_EXPOSURE_CHANGED,
+            subject=id_text(IdKind.AGENT, agent.id),
+            visibility=agent.visibility,
+        )
     await _flush_name(session)
     return agent
 

@@ -15,6 +15,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
 
 from pokerarena.api.context import PartsOf, Session
+from pokerarena.auth import audit
 from pokerarena.auth.permissions import RULES, Permission, Principal, Who, authorize
 from pokerarena.errors import Unauthenticated
 from pokerarena.ids import IdKind, id_text
@@ -41,6 +42,7 @@ class Requirement:
             }
         )
         rule = RULES[self.permission]
+        audit.act_as(Principal.ANONYMOUS)
         if rule.who is Who.ANYONE and rule.scope is None:
             # Nothing here depends on the caller, so a stale token must not be in the way.
             return Principal.ANONYMOUS
@@ -49,6 +51,7 @@ class Requirement:
             # What would let a thief stay, or reaches other people's things, asks afresh.
             fresh = rule.who in (Who.SESSION, Who.OPERATOR)
             principal = await parts.callers.principal(session, text, fresh=fresh)
+            audit.act_as(principal)
             bind_contextvars(user_id=id_text(IdKind.USER, principal.known_id()))
         authorize(principal, self.permission)
         return principal

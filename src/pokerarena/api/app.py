@@ -20,6 +20,7 @@ from pokerarena.api.envelope import Envelope
 from pokerarena.api.hub import LiveHub
 from pokerarena.api.routes import (
     agents,
+    audit,
     auth,
     hands,
     live,
@@ -34,6 +35,7 @@ from pokerarena.api.routes import (
 from pokerarena.auth.callers import Callers
 from pokerarena.auth.passwords import PasswordHasher
 from pokerarena.auth.permissions import RULES, Permission, Who
+from pokerarena.auth.refusals import Refusals
 from pokerarena.auth.signing_keys import SigningKeys
 from pokerarena.auth.tokens import TokenMac
 from pokerarena.db import Database
@@ -52,6 +54,7 @@ V1_ROUTERS = (
     sessions.router,
     tokens.router,
     users.router,
+    audit.router,
     agents.router,
     tables.router,
     live.router,
@@ -77,6 +80,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
         hub=LiveHub(settings, database),
         signing_keys=signing_keys,
         callers=Callers(settings, token_mac, signing_keys),
+        refusals=Refusals(database, settings.audit_refusals_per_minute),
     )
 
     @asynccontextmanager

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from pokerarena.auth.callers import Callers
 from pokerarena.auth.login import Door
 from pokerarena.auth.passwords import PasswordHasher
+from pokerarena.auth.refusals import Refusals
 from pokerarena.auth.signing_keys import SigningKeys
 from pokerarena.auth.tokens import TokenMac
 from pokerarena.db import Database
@@ -34,6 +35,7 @@ class Parts:
     hub: LiveHub
     signing_keys: SigningKeys
     callers: Callers
+    refusals: Refusals
 
     def door(self) -> Door:
         """What a login is judged with."""

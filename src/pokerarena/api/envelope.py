@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import get_contextvars
 
-from pokerarena.api.problems import MEDIA_TYPE, RETRY_AFTER_S, problem_bytes
+from pokerarena.api.problems import MEDIA_TYPE, RETRY_AFTER_S, problem_bytes, route_template
 from pokerarena.ids import new_id
 from pokerarena.settings import Settings
 from pokerarena.telemetry import bind_contextvars, clear_contextvars, get_logger
@@ -62,7 +62,7 @@ class Envelope:
             log.info(
                 "request",
                 method=scope["method"],
-                route=_route_template(scope),
+                route=route_template(scope),
                 status=exchange.status,
                 duration_ms=round((time.perf_counter() - started) * 1000, 2),
             )
@@ -83,7 +83,7 @@ class Envelope:
         try:
             await self._app(scope, body.receive, exchange.send)
         except Exception:
-            log.exception("request_failed", method=scope["method"], route=_route_template(scope))
+            log.exception("request_failed", method=scope["method"], route=route_template(scope))
             if exchange.started:
                 # Half a response cannot be taken back: cutting it off is the honest end.
                 raise
@@ -165,13 +165,3 @@ class _BoundedBody:
                 raise HTTPException(413, headers={"Connection": "close"})
             self._complete = not message.get("more_body", False)
         return message
-
-
-def _route_template(scope: Scope) -> str:
-    """The path with its parameters' names, so that ids do not make each log line its own kind."""
-    if "route" not in scope:
-        return "unmatched"
-    names = {str(value): name for name, value in scope.get("path_params", {}).items()}
-    return "/".join(
-        f"{{{names[part]}}}" if part in names else part for part in scope["path"].split("/")
-    )

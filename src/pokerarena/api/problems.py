@@ -17,7 +17,11 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalErr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Scope
 
+from pokerarena.api.addresses import client_address
+from pokerarena.api.context import Parts
+from pokerarena.auth import audit
 from pokerarena.errors import ArenaError, ConfigurationError, ErrorKind
 from pokerarena.telemetry import get_logger
 
@@ -107,10 +111,31 @@ async def _arena_error(request: Request, error: Exception) -> Response:
         # How the program is configured is the operator's business, told in the log.
         raise error
     status = STATUS_OF_KIND[error.kind]
+    await _note_refusal(request, error)
     headers = None
     if error.kind is ErrorKind.THROTTLED:
         headers = {"Retry-After": str(error.context["retry_after_s"])}
     return problem(request, status, error.code, error.message, extra=error.context, headers=headers)
+
+
+def route_template(scope: Scope) -> str:
+    """The path with its parameters' names, so that ids do not make each log line its own kind."""
+    if "route" not in scope:
+        return "unmatched"
+    names = {str(value): name for name, value in scope.get("path_params", {}).items()}
+    return "/".join(
+        f"{{{names[part]}}}" if part in names else part for part in scope["path"].split("/")
+    )
+
+
+async def _note_refusal(request: Request, error: ArenaError) -> None:
+    parts: Parts = request.app.state.parts
+    await parts.refusals.note(
+        error,
+        audit.actor(),
+        address=client_address(request, parts.settings),
+        route=f"{request.method} {route_template(request.scope)}",
+    )
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

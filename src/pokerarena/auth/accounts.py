@@ -13,11 +13,13 @@ from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from pokerarena.auth import audit
+from pokerarena.auth.audit import Event
 from pokerarena.auth.models import Role, User
 from pokerarena.auth.passwords import PasswordHasher, check_new_password
 from pokerarena.db import Database
 from pokerarena.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
-from pokerarena.ids import new_id
+from pokerarena.ids import IdKind, id_text, new_id
 from pokerarena.settings import Registration, Settings
 
 _USERNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{1,38})[A-Za-z0-9]")
@@ -61,6 +63,7 @@ async def create(
     except IntegrityError:
         raise Conflict("username_taken", "This username is taken; choose another.") from None
     await session.refresh(user)
+    audit.record(session, Event.USER_CREATED, subject=id_text(IdKind.USER, user.id), role=user.role)
     return user
 
 
@@ -99,6 +102,7 @@ async def change_password(
     )
     if changed is None:
         raise Conflict("password_changed", "The password was just changed elsewhere; log in again.")
+    audit.record(session, Event.PASSWORD_CHANGED, subject=id_text(IdKind.USER, user_id))
 
 
 async def lock(session: AsyncSession, user_id: UUID) -> None:
@@ -143,4 +147,5 @@ async def disable(session: AsyncSession, user_id: UUID, *, by: UUID) -> User:
     if user.disabled_at is None:
         user.disabled_at = await session.scalar(select(func.now()))
         await session.flush()
+        audit.record(session, Event.USER_DISABLED, subject=id_text(IdKind.USER, user.id))
     return user

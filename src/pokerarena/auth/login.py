@@ -10,13 +10,15 @@ import time
 from dataclasses import dataclass
 from uuid import UUID
 
-from pokerarena.auth import accounts, second_factor, sessions, throttle
-from pokerarena.auth.models import Client
+from pokerarena.auth import accounts, audit, second_factor, sessions, throttle
+from pokerarena.auth.audit import Event
+from pokerarena.auth.models import Client, User
 from pokerarena.auth.passwords import PasswordHasher
 from pokerarena.auth.sessions import Refreshed
 from pokerarena.auth.tokens import TokenMac
 from pokerarena.db import Database
 from pokerarena.errors import Forbidden, Unauthenticated
+from pokerarena.ids import IdKind, id_text
 from pokerarena.sealing import Sealer
 from pokerarena.settings import Settings
 
@@ -49,9 +51,31 @@ async def log_in(door: Door, said: Credentials, *, client: Client, device: str) 
         door.token_mac, settings, account=said.username, address=said.address
     )
     await throttle.begin(database, attempt, window_s=settings.login_window_s)
-    user = await accounts.authenticate(
-        database, door.hasher, username=said.username, password=said.password
-    )
+    try:
+        user = await accounts.authenticate(
+            database, door.hasher, username=said.username, password=said.password
+        )
+    except Unauthenticated:
+        await _note_failure(database, Event.LOGIN_FAILED, said)
+        raise
+    try:
+        return await _begin(door, said, user, attempt, client=client, device=device)
+    except Unauthenticated as refused:
+        if refused.code == "second_factor_wrong":
+            await _note_failure(database, Event.SECOND_FACTOR_FAILED, said)
+        raise
+
+
+async def _begin(
+    door: Door,
+    said: Credentials,
+    user: User,
+    attempt: throttle.Attempt,
+    *,
+    client: Client,
+    device: str,
+) -> Refreshed:
+    settings, database = door.settings, door.database
     async with database.unit_of_work() as session:
         required = await second_factor.is_required(session, user.id)
         if required:
@@ -83,6 +107,18 @@ async def log_in(door: Door, said: Credentials, *, client: Client, device: str) 
         )
         await throttle.succeeded(session, attempt)
     return begun
+
+
+async def _note_failure(database: Database, event: Event, said: Credentials) -> None:
+    """Record a failed attempt, with the same steps whether the account exists or not.
+
+    What was typed as a username is not recorded where there is none: it may be a password. The
+    bound on attempts bounds these records, too.
+    """
+    async with database.unit_of_work() as session:
+        user = await accounts.find(session, said.username)
+        subject = id_text(IdKind.USER, user.id) if user is not None else None
+        audit.record(session, event, subject=subject, address=said.address)
 
 
 async def check_own_password(door: Door, *, user_id: UUID, password: str, address: str) -> str:

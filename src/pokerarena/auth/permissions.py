@@ -120,6 +120,7 @@ class Permission(Enum):
     SESSIONS_MANAGE = "list and end one's own sessions"
     TOKENS_MANAGE = "list, create, rotate and revoke one's own personal tokens"
     USERS_MANAGE = "list, create and disable accounts"
+    AUDIT_READ = "search the security events"
     AGENTS_LIST = "list one's own agents"
     AGENT_CREATE = "create an agent of one's own"
     AGENT_READ = "read an agent and its versions"
@@ -146,6 +147,7 @@ RULES: dict[Permission, Rule] = {
     Permission.SESSIONS_MANAGE: Rule(Who.SESSION, None, Ownership.OWNER),
     Permission.TOKENS_MANAGE: Rule(Who.SESSION, None, Ownership.OWNER),
     Permission.USERS_MANAGE: Rule(Who.OPERATOR, Scope.OPERATOR),
+    Permission.AUDIT_READ: Rule(Who.OPERATOR, Scope.OPERATOR),
     Permission.AGENTS_LIST: Rule(Who.USER, Scope.AGENTS_READ),
     Permission.AGENT_CREATE: Rule(Who.USER, Scope.AGENTS_WRITE),
     Permission.AGENT_READ: Rule(Who.ANYONE, Scope.AGENTS_READ, Ownership.VISIBLE),

@@ -20,9 +20,12 @@ from cryptography.hazmat.primitives.twofactor.hotp import HOTP
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from pokerarena.auth import audit
+from pokerarena.auth.audit import Event
 from pokerarena.auth.models import RecoveryCode, SecondFactor
 from pokerarena.auth.tokens import TokenMac
 from pokerarena.errors import Conflict, Forbidden
+from pokerarena.ids import IdKind, id_text
 from pokerarena.sealing import Sealer
 
 SEAL_PURPOSE: Final = "totp-seed"
@@ -103,6 +106,7 @@ async def confirm(
     if not await _accept(session, sealer, row, code, moment):
         raise wrong_code()
     row.confirmed_at = await session.scalar(select(func.now()))
+    audit.record(session, Event.SECOND_FACTOR_ENROLLED, subject=id_text(IdKind.USER, user_id))
     return await renew_recovery_codes(session, mac, user_id)
 
 
@@ -117,6 +121,7 @@ async def renew_recovery_codes(session: AsyncSession, mac: TokenMac, user_id: UU
         for code in codes
     )
     await session.flush()
+    audit.record(session, Event.RECOVERY_CODES_RENEWED, subject=id_text(IdKind.USER, user_id))
     return codes
 
 
@@ -142,13 +147,17 @@ async def accept(
         )
         .returning(RecoveryCode.mac)
     )
-    return used.one_or_none() is not None
+    if used.one_or_none() is None:
+        return False
+    audit.record(session, Event.RECOVERY_CODE_USED, subject=id_text(IdKind.USER, user_id))
+    return True
 
 
 async def remove(session: AsyncSession, user_id: UUID) -> None:
     """Take the second factor and its recovery codes away."""
     await session.execute(delete(RecoveryCode).where(RecoveryCode.user_id == user_id))
     await session.execute(delete(SecondFactor).where(SecondFactor.user_id == user_id))
+    audit.record(session, Event.SECOND_FACTOR_REMOVED, subject=id_text(IdKind.USER, user_id))
 
 
 def wrong_code() -> Forbidden:

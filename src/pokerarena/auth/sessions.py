@@ -18,12 +18,13 @@ from uuid import UUID
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from pokerarena.auth import accounts
+from pokerarena.auth import accounts, audit
+from pokerarena.auth.audit import Event
 from pokerarena.auth.models import Client, LoginSession, User
 from pokerarena.auth.tokens import TokenMac, is_well_formed, new_text
 from pokerarena.db import Database
 from pokerarena.errors import Conflict, NotFound, Unauthenticated
-from pokerarena.ids import new_id
+from pokerarena.ids import IdKind, id_text, new_id
 from pokerarena.settings import Settings
 
 PREFIX: Final = "pkr_"
@@ -100,6 +101,15 @@ async def begin(
     session.add(row)
     await session.flush()
     await session.refresh(row)
+    audit.record(
+        session,
+        Event.LOGIN_SUCCEEDED,
+        actor_id=user.id,
+        credential_id=row.id,
+        subject=id_text(IdKind.SESSION, row.id),
+        client=client.value,
+        second_factor=second_factor,
+    )
     return Refreshed(row, user, text)
 
 
@@ -154,6 +164,12 @@ async def _refresh(
             )
         row.ended_at, row.end_reason = now, EndReason.REUSE.value
         await session.flush()
+        audit.record(
+            session,
+            Event.SESSION_REUSE_DETECTED,
+            subject=id_text(IdKind.SESSION, row.id),
+            owner=id_text(IdKind.USER, user.id),
+        )
         return _invalid()
     next_text = new_text(PREFIX, fixed=text[len(PREFIX) : _FAMILY_END], random=ROTATING_CHARACTERS)
     # All three under the present pepper: a session outlives its pepper by being refreshed.
@@ -198,6 +214,12 @@ async def end(session: AsyncSession, *, user_id: UUID, session_id: UUID, reason:
         .where(LoginSession.id == session_id, LoginSession.ended_at.is_(None))
         .values(ended_at=func.now(), end_reason=reason.value)
     )
+    audit.record(
+        session,
+        Event.SESSION_ENDED,
+        subject=id_text(IdKind.SESSION, session_id),
+        reason=reason.value,
+    )
 
 
 async def end_all(
@@ -210,6 +232,12 @@ async def end_all(
     if but is not None:
         change = change.where(LoginSession.id != but)
     await session.execute(change.values(ended_at=func.now(), end_reason=reason.value))
+    audit.record(
+        session,
+        Event.SESSIONS_ENDED,
+        subject=id_text(IdKind.USER, user_id),
+        reason=reason.value,
+    )
 
 
 async def prove_second_factor(session: AsyncSession, session_id: UUID) -> None:

@@ -18,6 +18,8 @@ from joserfc.jwk import ECKey
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from pokerarena.auth import audit
+from pokerarena.auth.audit import Event
 from pokerarena.auth.models import SigningKey
 from pokerarena.auth.tokens import invalid
 from pokerarena.db import Database
@@ -168,6 +170,7 @@ async def rotate(
     made = await _add(
         session, sealer, publish_s=0 if compromised else settings.signing_key_publish_s
     )
+    audit.record(session, Event.SIGNING_KEY_ROTATED, kid=made.kid, compromised=compromised)
     others = SigningKey.id != made.id
     if compromised:
         gone = await session.scalars(delete(SigningKey).where(others).returning(SigningKey.id))

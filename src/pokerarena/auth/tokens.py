@@ -21,7 +21,8 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from pokerarena.auth import accounts
+from pokerarena.auth import accounts, audit
+from pokerarena.auth.audit import Event
 from pokerarena.auth.models import ApiToken, Role, SecondFactor, User
 from pokerarena.auth.permissions import MEMBER_SCOPES, Principal, Scope, TokenKind, role_scopes
 from pokerarena.errors import (
@@ -32,7 +33,7 @@ from pokerarena.errors import (
     QuotaExceeded,
     Unauthenticated,
 )
-from pokerarena.ids import new_id
+from pokerarena.ids import IdKind, id_text, new_id
 from pokerarena.settings import Settings
 
 PREFIX = "pka_"
@@ -147,7 +148,11 @@ async def create_personal(
         raise QuotaExceeded(
             "too_many_tokens", f"You have {live} tokens, the most allowed; revoke one first."
         )
-    return await _store(session, mac, user_id, name, wanted, ttl_s)
+    made = await _store(session, mac, user_id, name, wanted, ttl_s)
+    audit.record(
+        session, Event.TOKEN_CREATED, subject=_public(made.row.id), scopes=" ".join(sorted(wanted))
+    )
+    return made
 
 
 def _check_ttl(ttl_s: int, ttl_max_s: int) -> None:
@@ -195,6 +200,9 @@ async def rotate_personal(
     else:
         old.expires_at = min(old.expires_at, now + timedelta(seconds=grace_s))
     await session.flush()
+    audit.record(
+        session, Event.TOKEN_ROTATED, subject=_public(old.id), successor=_public(made.row.id)
+    )
     return made
 
 
@@ -334,3 +342,8 @@ async def revoke(session: AsyncSession, *, user_id: UUID, token_id: UUID) -> Non
     if token.revoked_at is None:
         token.revoked_at = await session.scalar(select(func.now()))
         await session.flush()
+        audit.record(session, Event.TOKEN_REVOKED, subject=_public(token.id))
+
+
+def _public(token_id: UUID) -> str:
+    return id_text(IdKind.TOKEN, token_id)

@@ -101,7 +101,7 @@ async def rotate_all(database: Database, sealer: Sealer, *, rows_per_batch: int)
     async with database.unit_of_work() as session:
         audit.record(
             session,
-            audit.Event.KEY_ROTATED,
+            audit.Event.MASTER_KEY_ROTATED,
             key_id=key_id,
             renewed=sum(renewed.values()),
             left=left.total(),
