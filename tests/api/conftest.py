@@ -7,11 +7,18 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+import structlog
 
 from pokerarena.api.app import create_app
 from pokerarena.db import Database
 from tests.api.arena import Arena, settings_for
 from tests.api.asgi import Client
+
+# Log lines are made as always and then dropped; `capture_logs` still sees them.
+structlog.configure(
+    processors=[structlog.contextvars.merge_contextvars, structlog.processors.JSONRenderer()],
+    logger_factory=structlog.ReturnLoggerFactory(),
+)
 
 NewArena = Callable[..., Awaitable[Arena]]
 

@@ -9,7 +9,7 @@ import pytest
 
 from pokerarena.errors import Invalid
 from pokerarena.tables.models import Format
-from pokerarena.tables.service import BlindLevel, TableRules, check_rules
+from pokerarena.tables.rules import BlindLevel, TableRules, check_rules
 from tests.api.arena import Arena, new_agent, new_table, ok, settings_for, sit
 
 RULES: dict[str, Any] = {

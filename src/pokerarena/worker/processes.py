@@ -31,6 +31,7 @@ RESTART_CAP_S: Final = 10.0
 # A process that has lived this long did not die of its start.
 HEALTHY_AFTER_S: Final = 10.0
 PLAYER_MODULE: Final = (sys.executable, "-m", "pokerarena.worker.player")
+SETTLE_S: Final = 4.0
 MAX_REPORT_BYTES: Final = 64 * 1024
 
 
@@ -152,8 +153,10 @@ class PlayerProcesses:
     async def drain(self, within_s: float) -> bool:
         """Have them finish their hands and end; whether all did in time."""
         self._draining.set()
+        # What is left of the time when hands are cut: to hand the runs back and to end.
+        settle_s = min(SETTLE_S, within_s / 2)
         for process in self._living.values():
-            process.send({"op": "drain", "within_s": within_s * 0.8})
+            process.send({"op": "drain", "within_s": within_s - settle_s})
         done, late = await asyncio.wait(self._keepers, timeout=within_s)
         for process in self._living.values():
             process.kill()

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from pokerarena.api.access import needs
 from pokerarena.api.context import PartsOf, Session
+from pokerarena.api.idempotency import IdempotentRoute
 from pokerarena.api.paging import PageQuery, cut
 from pokerarena.api.shapes import (
     INT32_MAX,
@@ -27,10 +28,10 @@ from pokerarena.api.shapes import (
 )
 from pokerarena.auth.permissions import Permission, Principal
 from pokerarena.errors import Unauthenticated
-from pokerarena.tables import service
+from pokerarena.tables import rules, service
 from pokerarena.tables.models import BustPolicy, Format, RevealPolicy, Table, Visibility
 
-router = APIRouter(prefix="/tables", tags=["tables"])
+router = APIRouter(prefix="/tables", tags=["tables"], route_class=IdempotentRoute)
 
 AnteKind = Literal["each", "big_blind"]
 SeatCount = Annotated[int, Field(ge=2, le=10)]
@@ -40,13 +41,13 @@ DurationMs = Annotated[int, Field(ge=0, le=INT32_MAX)]
 class BlindLevel(RequestShape):
     """These blinds for this many hands; the last level stays."""
 
-    hands: Annotated[int, Field(ge=1, le=service.LEVEL_HANDS_MAX)]
+    hands: Annotated[int, Field(ge=1, le=rules.LEVEL_HANDS_MAX)]
     small_blind: Blind
     big_blind: Blind
     ante: Chips = 0
 
 
-Schedule = Annotated[list[BlindLevel], Field(min_length=1, max_length=service.LEVELS_MAX)]
+Schedule = Annotated[list[BlindLevel], Field(min_length=1, max_length=rules.LEVELS_MAX)]
 
 
 class NewTable(RequestShape):
@@ -189,15 +190,15 @@ async def create_table(
     values = {name: getattr(body, name) for name in NewTable.model_fields}
     values["blind_schedule"] = _levels(body.blind_schedule)
     table = await service.create_table(
-        session, caller, service.TableRules(**values), settings=parts.settings
+        session, caller, rules.TableRules(**values), settings=parts.settings
     )
     return TableShown.of(table)
 
 
-def _levels(schedule: list[BlindLevel] | None) -> tuple[service.BlindLevel, ...] | None:
+def _levels(schedule: list[BlindLevel] | None) -> tuple[rules.BlindLevel, ...] | None:
     if schedule is None:
         return None
-    return tuple(service.BlindLevel(**level.model_dump()) for level in schedule)
+    return tuple(rules.BlindLevel(**level.model_dump()) for level in schedule)
 
 
 @router.get("/{table_id}")
