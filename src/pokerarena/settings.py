@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_v
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from pokerarena.errors import ConfigurationError
+from pokerarena.identity_settings import IdentitySettings, SecondFactorRule
 from pokerarena.key_material import read_secret_file
 from pokerarena.secret_settings import ENV_PREFIX, Environment, KeyProviderName, SecretSettings
 
@@ -26,26 +27,10 @@ __all__ = [
     "ENV_PREFIX",
     "Environment",
     "KeyProviderName",
-    "Registration",
     "Settings",
     "current_settings",
     "load_settings",
 ]
-
-
-class Registration(StrEnum):
-    """Whether anybody may create an account, or only an operator."""
-
-    OPEN = "open"
-    CLOSED = "closed"
-
-
-class SecondFactorRule(StrEnum):
-    """When an operator's session needs a second factor. ``auto``: in production."""
-
-    AUTO = "auto"
-    ALWAYS = "always"
-    NEVER = "never"
 
 
 def _split_commas(value: Any) -> Any:
@@ -58,7 +43,7 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_com
 CommaSeparatedPorts = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split_commas)]
 
 
-class Settings(SecretSettings):
+class Settings(SecretSettings, IdentitySettings):
     """All settings of all roles; each role reads the part that it needs."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
@@ -77,97 +62,7 @@ class Settings(SecretSettings):
         default=15_000, ge=100, le=600_000, description="the longest that one statement may take"
     )
 
-    # Identity.
-    registration: Registration = Field(
-        default=Registration.CLOSED,
-        description="whether anybody may create an account, or only an operator",
-    )
-    public_url: str = Field(
-        default="http://127.0.0.1:8080",
-        pattern=r"^https?://[A-Za-z0-9.:\[\]-]{1,200}$",
-        description="the address by which clients know the API; access tokens name it as issuer",
-    )
-    access_token_ttl_s: int = Field(
-        default=600, ge=60, le=900, description="how long an access token is valid"
-    )
-    session_idle_s: int = Field(
-        default=14 * 86_400,
-        ge=300,
-        le=90 * 86_400,
-        description="a session that is not refreshed for so long ends",
-    )
-    session_max_s: int = Field(
-        default=90 * 86_400,
-        ge=300,
-        le=366 * 86_400,
-        description="a session ends after so long, however often it is refreshed",
-    )
-    refresh_grace_s: float = Field(
-        default=5.0,
-        ge=0,
-        le=60,
-        description="a refresh token that comes again so soon is refused as a race, not as a theft",
-    )
-    session_staleness_s: float = Field(
-        default=2.0,
-        ge=0,
-        le=60,
-        description="how long another process may still serve an ended session; 0 asks each time",
-    )
-    signing_key_publish_s: int = Field(
-        default=900,
-        ge=0,
-        le=7 * 86_400,
-        description="how long a new signing key is published before it signs",
-    )
-    signing_keys_refresh_s: float = Field(
-        default=30.0, gt=0, le=600, description="how often a process reads the signing keys"
-    )
-    cookie_secure: bool = Field(
-        default=True,
-        description="whether the browser's cookie needs HTTPS; false only on a loopback address",
-    )
-    login_window_s: int = Field(
-        default=900, ge=1, le=86_400, description="the window in which attempts to log in count"
-    )
-    login_attempts_per_pair_max: int = Field(
-        default=10, ge=1, le=1000, description="attempts for one account from one address"
-    )
-    login_attempts_per_account_max: int = Field(
-        default=50, ge=1, le=10_000, description="attempts for one account from anywhere"
-    )
-    login_attempts_per_address_max: int = Field(
-        default=100, ge=1, le=100_000, description="attempts from one address for any account"
-    )
-    second_factor_for_operators: SecondFactorRule = Field(
-        default=SecondFactorRule.AUTO,
-        description="when operators need a second factor: `auto` (in production), `always`, `never`",
-    )
-    token_rotation_grace_max_s: int = Field(
-        default=7 * 86_400,
-        ge=0,
-        le=30 * 86_400,
-        description="how long, at most, a replaced personal token works on",
-    )
-    token_max_ttl_s: int = Field(
-        default=366 * 86_400,
-        ge=60,
-        le=5 * 366 * 86_400,
-        description="the longest life of a personal token",
-    )
-    password_min_length: int = Field(
-        default=15, ge=8, le=64, description="characters of a new password, at least"
-    )
-    argon2_memory_kib: int = Field(
-        default=19 * 1024,
-        ge=8 * 1024,
-        le=1024 * 1024,
-        description="memory of one password hash; stored hashes follow at the next login",
-    )
-    argon2_parallel_hashes: int = Field(
-        default=2, ge=1, le=32, description="password hashes at once in one process"
-    )
-
+    # Audit.
     audit_refusals_per_minute: int = Field(
         default=5,
         ge=1,
@@ -199,6 +94,21 @@ class Settings(SecretSettings):
     api_page_max: int = Field(default=200, ge=1, le=1000, description="the largest page of a list")
     api_page_default: int = Field(
         default=50, ge=1, le=1000, description="the page of a list when the caller names no limit"
+    )
+    idempotency_ttl_s: int = Field(
+        default=86_400,
+        ge=1,
+        le=30 * 86_400,
+        description="how long the answer to a request with an Idempotency-Key is kept",
+    )
+    idempotency_answer_max_bytes: int = Field(
+        default=64 * 1024, ge=256, le=1024 * 1024, description="the largest answer that is kept"
+    )
+    idempotency_sweep_s: float = Field(
+        default=300.0,
+        gt=0,
+        le=86_400,
+        description="how often kept answers that expired are deleted",
     )
     stream_max_per_process: int = Field(
         default=500, ge=1, le=100_000, description="live streams at once in one process"

@@ -14,6 +14,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
 
+from pokerarena.api import idempotency
 from pokerarena.api.context import PartsOf, Session
 from pokerarena.auth import audit
 from pokerarena.auth.permissions import RULES, Permission, Principal, Who, authorize
@@ -48,13 +49,21 @@ class Requirement:
             return Principal.ANONYMOUS
         principal = Principal.ANONYMOUS
         if (text := bearer_text(request)) is not None:
-            # What would let a thief stay, or reaches other people's things, asks afresh.
-            fresh = rule.who in (Who.SESSION, Who.OPERATOR)
-            principal = await parts.callers.principal(session, text, fresh=fresh)
+            principal = await _authenticate(parts, session, text, rule.who)
             audit.act_as(principal)
             bind_contextvars(user_id=id_text(IdKind.USER, principal.known_id()))
         authorize(principal, self.permission)
+        request.state.idempotency = await idempotency.begin(request, parts, session, principal)
         return principal
+
+
+async def _authenticate(parts: PartsOf, session: Session, text: str, who: Who) -> Principal:
+    if who not in (Who.SESSION, Who.OPERATOR):
+        return await parts.callers.principal(session, text, fresh=False)
+    # What would let a thief stay, or reaches other people's things, asks afresh. In a transaction of
+    # its own: some of these routes hash passwords, and no connection may wait for that.
+    async with parts.database.unit_of_work() as short:
+        return await parts.callers.principal(short, text, fresh=True)
 
 
 def bearer_text(request: Request) -> str | None:

@@ -19,8 +19,9 @@ from pokerarena.auth.models import Role, User
 from pokerarena.auth.passwords import PasswordHasher, check_new_password
 from pokerarena.db import Database
 from pokerarena.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
+from pokerarena.identity_settings import Registration
 from pokerarena.ids import IdKind, id_text, new_id
-from pokerarena.settings import Registration, Settings
+from pokerarena.settings import Settings
 
 _USERNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{1,38})[A-Za-z0-9]")
 

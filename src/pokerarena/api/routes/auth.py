@@ -17,6 +17,7 @@ from pokerarena.api.browser import (
     set_refresh_cookie,
 )
 from pokerarena.api.context import Parts, PartsOf, Session
+from pokerarena.api.idempotency import IdempotentRoute
 from pokerarena.api.routes.users import UserShown
 from pokerarena.api.shapes import (
     CodeText,
@@ -32,7 +33,7 @@ from pokerarena.auth.permissions import Permission, Principal
 from pokerarena.auth.sessions import EndReason, Refreshed
 from pokerarena.errors import Unauthenticated
 
-router = APIRouter(prefix="/auth", tags=["auth"])
+router = APIRouter(prefix="/auth", tags=["auth"], route_class=IdempotentRoute)
 
 DEVICE_MAX = 120
 

@@ -10,11 +10,12 @@ from fastapi import APIRouter, Request, Response
 from pokerarena.api.access import needs
 from pokerarena.api.addresses import client_address
 from pokerarena.api.context import PartsOf, Session
+from pokerarena.api.idempotency import IdempotentRoute
 from pokerarena.api.shapes import CodeText, PasswordText, RequestShape, Shown
 from pokerarena.auth import login, second_factor, sessions
 from pokerarena.auth.permissions import Permission, Principal
 
-router = APIRouter(prefix="/me/second-factor", tags=["me"])
+router = APIRouter(prefix="/me/second-factor", tags=["me"], route_class=IdempotentRoute)
 
 Caller = Annotated[Principal, needs(Permission.SECOND_FACTOR_MANAGE)]
 
@@ -64,7 +65,7 @@ async def read_second_factor(caller: Caller, session: Session) -> SecondFactorSh
 
 @router.post("", status_code=201)
 async def enrol(
-    caller: Caller, body: Enrolment, request: Request, parts: PartsOf
+    caller: Caller, body: Enrolment, request: Request, parts: PartsOf, session: Session
 ) -> EnrolmentShown:
     """Begin to set one up. It counts once a code of it was sent to `confirm`."""
     await login.check_own_password(
@@ -73,10 +74,9 @@ async def enrol(
         password=body.current_password,
         address=client_address(request, parts.settings),
     )
-    async with parts.database.unit_of_work() as session:
-        made = await second_factor.enrol(
-            session, parts.sealer, user_id=caller.known_id(), username=caller.username
-        )
+    made = await second_factor.enrol(
+        session, parts.sealer, user_id=caller.known_id(), username=caller.username
+    )
     return EnrolmentShown(secret=made.secret, otpauth_uri=made.uri)
 
 
@@ -99,7 +99,7 @@ async def confirm(caller: Caller, body: Code, parts: PartsOf, session: Session) 
 
 @router.post("/recovery-codes")
 async def renew_recovery_codes(
-    caller: Caller, body: Code, request: Request, parts: PartsOf
+    caller: Caller, body: Code, request: Request, parts: PartsOf, session: Session
 ) -> RecoveryCodes:
     """New recovery codes for a code; those of before count no more."""
     await login.check_own_code(
@@ -108,15 +108,14 @@ async def renew_recovery_codes(
         code=body.code,
         address=client_address(request, parts.settings),
     )
-    async with parts.database.unit_of_work() as session:
-        codes = await second_factor.renew_recovery_codes(
-            session, parts.token_mac, caller.known_id()
-        )
+    codes = await second_factor.renew_recovery_codes(session, parts.token_mac, caller.known_id())
     return RecoveryCodes(recovery_codes=codes)
 
 
 @router.post("/remove", status_code=204)
-async def remove(caller: Caller, body: Removal, request: Request, parts: PartsOf) -> Response:
+async def remove(
+    caller: Caller, body: Removal, request: Request, parts: PartsOf, session: Session
+) -> Response:
     """Take the second factor away."""
     address = client_address(request, parts.settings)
     await login.check_own_password(
@@ -128,7 +127,6 @@ async def remove(caller: Caller, body: Removal, request: Request, parts: PartsOf
     await login.check_own_code(
         parts.door(), user_id=caller.known_id(), code=body.code, address=address
     )
-    async with parts.database.unit_of_work() as session:
-        await second_factor.remove(session, caller.known_id())
+    await second_factor.remove(session, caller.known_id())
     parts.callers.forget()
     return Response(status_code=204)

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Response
 
 from pokerarena.api.access import needs
 from pokerarena.api.context import PartsOf, Session
+from pokerarena.api.idempotency import IdempotentRoute
 from pokerarena.api.paging import PageQuery, cut
 from pokerarena.api.shapes import Page, QueryShape, SessionId, Shown
 from pokerarena.auth import sessions
@@ -16,7 +17,7 @@ from pokerarena.auth.models import Client, LoginSession
 from pokerarena.auth.permissions import Permission, Principal
 from pokerarena.auth.sessions import EndReason
 
-router = APIRouter(prefix="/sessions", tags=["sessions"])
+router = APIRouter(prefix="/sessions", tags=["sessions"], route_class=IdempotentRoute)
 
 
 class SessionShown(Shown):

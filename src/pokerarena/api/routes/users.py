@@ -11,6 +11,7 @@ from pydantic import Field
 from pokerarena.api.access import needs
 from pokerarena.api.addresses import client_address
 from pokerarena.api.context import PartsOf, Session
+from pokerarena.api.idempotency import IdempotentRoute
 from pokerarena.api.paging import PageQuery, cut
 from pokerarena.api.shapes import Page, PasswordText, RequestShape, Shown, UserId, UsernameText
 from pokerarena.auth import accounts, login, sessions
@@ -19,8 +20,8 @@ from pokerarena.auth.passwords import check_new_password
 from pokerarena.auth.permissions import Permission, Principal
 from pokerarena.auth.sessions import EndReason
 
-me = APIRouter(prefix="/me", tags=["me"])
-router = APIRouter(prefix="/users", tags=["users"])
+me = APIRouter(prefix="/me", tags=["me"], route_class=IdempotentRoute)
+router = APIRouter(prefix="/users", tags=["users"], route_class=IdempotentRoute)
 
 
 class UserShown(Shown):
@@ -80,6 +81,7 @@ async def change_password(
     body: PasswordChange,
     request: Request,
     parts: PartsOf,
+    session: Session,
 ) -> Response:
     """Change one's password. Every other session of the account ends; personal tokens stay."""
     check_new_password(
@@ -94,16 +96,12 @@ async def change_password(
         address=client_address(request, parts.settings),
     )
     new_hash = await parts.hasher.hash(body.new_password)
-    async with parts.database.unit_of_work() as session:
-        await accounts.change_password(
-            session, user_id=caller.known_id(), old_hash=old_hash, new_hash=new_hash
-        )
-        await sessions.end_all(
-            session,
-            caller.known_id(),
-            but=caller.session_id,
-            reason=EndReason.PASSWORD_CHANGED,
-        )
+    await accounts.change_password(
+        session, user_id=caller.known_id(), old_hash=old_hash, new_hash=new_hash
+    )
+    await sessions.end_all(
+        session, caller.known_id(), but=caller.session_id, reason=EndReason.PASSWORD_CHANGED
+    )
     parts.callers.forget()
     return Response(status_code=204)
 
