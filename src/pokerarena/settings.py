@@ -8,7 +8,6 @@ must never put a secret's value into a message.
 from __future__ import annotations
 
 import os
-from enum import StrEnum
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path

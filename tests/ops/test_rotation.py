@@ -14,7 +14,7 @@ from pokerarena.agents.models import AgentVersion
 from pokerarena.db import Base
 from pokerarena.errors import ConfigurationError
 from pokerarena.ops import migrate
-from pokerarena.ops.rotation import SEALED_COLUMNS, rotate_all
+from pokerarena.ops.rotation import SEALED_COLUMNS, RowKey, owner_of, rotate_all
 from pokerarena.sealing import Sealer, open_sealer
 from pokerarena.sealing.sealer import key_id_of
 from tests.arena import Arena, arena_settings, open_arena
@@ -24,22 +24,23 @@ def key() -> str:
     return base64.b64encode(os.urandom(32)).decode()
 
 
-async def values(arena: Arena) -> dict[str, dict[UUID, bytes]]:
+async def values(arena: Arena) -> dict[str, dict[RowKey, bytes]]:
     found = {}
     for column in SEALED_COLUMNS:
         relation, name = column.name.split(".")
         rows = await arena.rows(
-            f"SELECT {column.id_of.key}, {name} FROM {relation} WHERE {name} IS NOT NULL"
+            f"SELECT {', '.join(part.key for part in column.key)}, {name} FROM {relation}"
+            f" WHERE {name} IS NOT NULL"
         )
-        found[column.name] = {row[0]: row[1] for row in rows}
+        found[column.name] = {tuple(row[:-1]): row[-1] for row in rows}
     return found
 
 
-async def plaintexts(arena: Arena, sealer: Sealer) -> dict[str, dict[UUID, bytes]]:
+async def plaintexts(arena: Arena, sealer: Sealer) -> dict[str, dict[RowKey, bytes]]:
     return {
         column.name: {
-            row_id: await sealer.open(value, purpose=column.purpose, owner=row_id.bytes)
-            for row_id, value in (await values(arena))[column.name].items()
+            key: await sealer.open(value, purpose=column.purpose, owner=owner_of(key))
+            for key, value in (await values(arena))[column.name].items()
         }
         for column in SEALED_COLUMNS
     }

@@ -50,6 +50,7 @@ RELATIONS: Final[dict[str, Declared]] = {
     "second_factors": Declared(api=EVERYTHING),
     "recovery_codes": Declared(api=("SELECT", "INSERT", "DELETE")),
     "login_attempts": Declared(api=EVERYTHING),
+    "idempotency_records": Declared(api=EVERYTHING, why="the answers in it are sealed"),
     "audit_records": Declared(api=READ, why="appended by `audit_append` only"),
     "audit_head": Declared(why="changed by `audit_append` only"),
     "agents": Declared(api=ADD_AND_CHANGE, why="archived, never deleted"),
@@ -71,7 +72,7 @@ RELATIONS: Final[dict[str, Declared]] = {
         worker=(
             "SELECT",
             "UPDATE (status, failure_code, failure_detail, hands_done, deals_done, deals_reserved,"
-            " position, epoch, lease_expires_at, claimed_by, job_id, recoveries, started_at,"
+            " position, chain_head, epoch, lease_expires_at, claimed_by, job_id, recoveries, started_at,"
             " finished_at)",
         ),
         why="the API orders, stops and resumes; progress is the worker's; neither changes the "

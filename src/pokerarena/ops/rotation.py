@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from pokerarena.agents.models import AgentVersion
 from pokerarena.agents.registry import SIGNING_SECRET_PURPOSE
+from pokerarena.api import idempotency
+from pokerarena.api.models import IdempotencyRecord
 from pokerarena.auth import audit, second_factor, signing_keys
 from pokerarena.auth.models import SecondFactor, SigningKey
 from pokerarena.db import Database
@@ -34,13 +36,15 @@ from pokerarena.settings import Settings
 
 ROWS_PER_BATCH: Final = 200
 
+RowKey = tuple[UUID | bytes, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class SealedColumn:
-    """A column of sealed values; the id of the row is the owner that is authenticated with it."""
+    """A column of sealed values; the row's key is the owner that is authenticated with it."""
 
     purpose: str
-    id_of: InstrumentedAttribute[UUID]
+    key: tuple[InstrumentedAttribute[Any], ...]
     value: InstrumentedAttribute[bytes] | InstrumentedAttribute[bytes | None]
 
     @property
@@ -50,10 +54,15 @@ class SealedColumn:
 
 # Every column whose name ends in `_sealed`; a test compares.
 SEALED_COLUMNS: Final = (
-    SealedColumn(SEED_PURPOSE, RunSeed.run_id, RunSeed.seed_sealed),
-    SealedColumn(signing_keys.SEAL_PURPOSE, SigningKey.id, SigningKey.private_sealed),
-    SealedColumn(second_factor.SEAL_PURPOSE, SecondFactor.user_id, SecondFactor.seed_sealed),
-    SealedColumn(SIGNING_SECRET_PURPOSE, AgentVersion.id, AgentVersion.signing_secret_sealed),
+    SealedColumn(SEED_PURPOSE, (RunSeed.run_id,), RunSeed.seed_sealed),
+    SealedColumn(signing_keys.SEAL_PURPOSE, (SigningKey.id,), SigningKey.private_sealed),
+    SealedColumn(second_factor.SEAL_PURPOSE, (SecondFactor.user_id,), SecondFactor.seed_sealed),
+    SealedColumn(SIGNING_SECRET_PURPOSE, (AgentVersion.id,), AgentVersion.signing_secret_sealed),
+    SealedColumn(
+        idempotency.SEAL_PURPOSE,
+        (IdempotencyRecord.user_id, IdempotencyRecord.key_sha256),
+        IdempotencyRecord.answer_sealed,
+    ),
 )
 
 
@@ -113,55 +122,62 @@ async def _rotate_column(
     database: Database, sealer: Sealer, column: SealedColumn, prefix: bytes, rows_per_batch: int
 ) -> int:
     renewed = 0
-    after: UUID | None = None
+    after: RowKey | None = None
     while True:
         async with database.unit_of_work() as session:
             rows = await _sealed_otherwise(session, column, prefix, after, rows_per_batch)
         if not rows:
             return renewed
-        fresh = [(row_id, old, await _again(sealer, column, row_id, old)) for row_id, old in rows]
+        fresh = [(key, old, await _again(sealer, column, key, old)) for key, old in rows]
         async with database.unit_of_work() as session:
-            for row_id, old, new in fresh:
+            for key, old, new in fresh:
                 replaced = await session.scalar(
                     update(column.value.class_)
-                    .where(column.id_of == row_id, column.value == old)
+                    .where(tuple_(*column.key) == key, column.value == old)
                     .values({column.value.key: new})
-                    .returning(column.id_of)
+                    .returning(column.key[0])
                     .execution_options(synchronize_session=False)
                 )
                 renewed += replaced is not None
         after = rows[-1][0]
 
 
-async def _again(sealer: Sealer, column: SealedColumn, row_id: UUID, old: bytes) -> bytes:
-    plaintext = await sealer.open(old, purpose=column.purpose, owner=row_id.bytes)
-    return await sealer.seal(plaintext, purpose=column.purpose, owner=row_id.bytes)
+async def _again(sealer: Sealer, column: SealedColumn, key: RowKey, old: bytes) -> bytes:
+    owner = owner_of(key)
+    plaintext = await sealer.open(old, purpose=column.purpose, owner=owner)
+    return await sealer.seal(plaintext, purpose=column.purpose, owner=owner)
+
+
+def owner_of(key: RowKey) -> bytes:
+    """The bytes of a row's key: what was authenticated with the value."""
+    return b"".join(part.bytes if isinstance(part, UUID) else part for part in key)
 
 
 async def _sealed_otherwise(
     session: AsyncSession,
     column: SealedColumn,
     prefix: bytes,
-    after: UUID | None,
+    after: RowKey | None,
     limit: int,
-) -> Sequence[Any]:
-    """The next rows that the current key does not seal, in the order of their ids."""
+) -> Sequence[tuple[RowKey, bytes]]:
+    """The next rows that the current key does not seal, in the order of their keys."""
     query = (
-        select(column.id_of, column.value)
+        select(*column.key, column.value)
         .where(column.value.is_not(None), func.substring(column.value, 1, len(prefix)) != prefix)
-        .order_by(column.id_of)
+        .order_by(*column.key)
         .limit(limit)
     )
     if after is not None:
-        query = query.where(column.id_of > after)
-    return (await session.execute(query)).all()
+        query = query.where(tuple_(*column.key) > after)
+    rows = (await session.execute(query)).all()
+    return [(tuple(row[:-1]), row[-1]) for row in rows]
 
 
 async def _other_keys(
     database: Database, column: SealedColumn, prefix: bytes, limit: int
 ) -> Counter[str]:
     found: Counter[str] = Counter()
-    after: UUID | None = None
+    after: RowKey | None = None
     while True:
         async with database.unit_of_work() as session:
             rows = await _sealed_otherwise(session, column, prefix, after, limit)
