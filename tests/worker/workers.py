@@ -48,7 +48,7 @@ class WorkerProcess:
         address = as_role(settings.database_url.get_secret_value(), DatabaseRole.WORKER)
         whole = {
             "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
-            **_environment(settings),
+            **environment_of(settings),
             "POKERARENA_DATABASE_URL": address,
             **environment,
         }
@@ -131,7 +131,7 @@ def worker(
         process.end()
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def environment_of(settings: Settings) -> dict[str, str]:
     values = {}
     for name in settings.model_fields_set:
         value = getattr(settings, name)
