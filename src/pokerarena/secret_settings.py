@@ -96,6 +96,15 @@ class SecretSettings(BaseSettings):
         description="peppers under which older tokens still work, separated by commas",
     )
 
+    backup_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="seals backups; keep a copy elsewhere, nothing opens without",
+    )
+    backup_database_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="the database for a role that may replicate; empty: `database_url`",
+    )
+
     def refuse_weak_secrets(self) -> None:
         """What is set must be good; what a role needs and lacks is found when it asks for it."""
         if self.key_provider is KeyProviderName.VAULT and not self.vault_address.startswith(
@@ -111,6 +120,7 @@ class SecretSettings(BaseSettings):
             "master_keys_previous",
             "token_pepper",
             "token_peppers_previous",
+            "backup_key",
         ):
             variable = ENV_PREFIX + name.upper()
             try:
@@ -139,6 +149,10 @@ class SecretSettings(BaseSettings):
     def previous_token_peppers(self) -> tuple[bytes, ...]:
         """The peppers under which older tokens still work."""
         return self._previous("token_peppers_previous")
+
+    def backup_key_bytes(self) -> bytes:
+        """The 32 bytes that backups are sealed under."""
+        return self._key_bytes("backup_key")
 
     def _key_bytes(self, name: str) -> bytes:
         variable = ENV_PREFIX + name.upper()

@@ -221,6 +221,15 @@ class Settings(SecretSettings, IdentitySettings):
         le=300,
         description="how often a worker looks for runs that another one left",
     )
+    queue_keep_s: int = Field(
+        default=7 * 86_400, ge=60, le=366 * 86_400, description="how long ended jobs are kept"
+    )
+    dead_letters_keep_s: int = Field(
+        default=90 * 86_400,
+        ge=60,
+        le=10 * 366 * 86_400,
+        description="how long closed dead letters are kept; open ones stay",
+    )
     run_recoveries_max: int = Field(
         default=5, ge=1, le=100, description="recoveries in a row without one completed hand"
     )
@@ -243,6 +252,25 @@ class Settings(SecretSettings, IdentitySettings):
     live_updates_per_s: float = Field(
         default=8.0, gt=0, le=50, description="pictures a second of a watched table"
     )
+
+    # Backups.
+    backup_directory: str = Field(
+        default="", description="where backups are kept; empty: none are made"
+    )
+    backup_spool_directory: str = Field(
+        default="",
+        description="where received WAL waits to be sealed; empty: beside the backups, `…-spool`",
+    )
+    backup_interval_s: int = Field(
+        default=86_400, ge=60, le=30 * 86_400, description="how often a base backup is taken"
+    )
+    backup_ship_s: float = Field(
+        default=1.0, gt=0, le=60, description="how often WAL is shipped: what a disaster may cost"
+    )
+    backup_keep_days: int = Field(
+        default=14, ge=1, le=3650, description="base backups older than this are deleted,"
+    )
+    backup_keep_min: int = Field(default=3, ge=1, le=1000, description="but never the last so many")
 
     # Logs.
     log_level: str = Field(

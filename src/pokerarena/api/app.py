@@ -24,6 +24,7 @@ from pokerarena.api.routes import (
     agents,
     audit,
     auth,
+    dead_letters,
     hands,
     live,
     program,
@@ -63,6 +64,7 @@ V1_ROUTERS = (
     runs.of_table,
     runs.router,
     hands.router,
+    dead_letters.router,
 )
 
 

@@ -98,6 +98,11 @@ RELATIONS: Final[dict[str, Declared]] = {
     "decision_notes": Declared(api=READ, worker=ADD, why="append-only"),
     "void_deals": Declared(api=READ, worker=("SELECT", "INSERT"), why="append-only"),
     "hand_actions": Declared(api=READ, why="a view of `hands`"),
+    "dead_letters": Declared(
+        api=("SELECT", "UPDATE (state, closed_at, closed_by)"),
+        worker=EVERYTHING,
+        why="the worker writes and sweeps them; operators close them",
+    ),
     "alembic_version": Declared(api=READ, why="`/readyz` compares it"),
     "procrastinate_jobs": Declared(
         api=("SELECT (id)", "INSERT"), worker=EVERYTHING, why="the API can only add jobs"

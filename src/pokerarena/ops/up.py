@@ -21,16 +21,23 @@ from typing import TYPE_CHECKING, Final
 from pokerarena.errors import ConfigurationError, Unavailable
 from pokerarena.ops import migrate
 from pokerarena.ops.data_directory import SECRET_NAMES, DataDirectory
-from pokerarena.ops.embedded import EmbeddedPostgres
+from pokerarena.ops.embedded import SUPERUSER, EmbeddedPostgres
 from pokerarena.ops.privileges import DatabaseRole
 from pokerarena.ops.supervisor import Child
 
 if TYPE_CHECKING:
     from pokerarena.ops.demo import Demo
 
+# What each process that serves uses, and no more.
 SECRETS_OF: Final = {
-    DatabaseRole.API: ("master_key", "token_pepper"),
-    DatabaseRole.WORKER: ("master_key",),
+    "api": ("master_key", "token_pepper"),
+    "worker": ("master_key",),
+    "backup": ("backup_key",),
+}
+DATABASE_USERS: Final = {
+    "api": DatabaseRole.API.value,
+    "worker": DatabaseRole.WORKER.value,
+    "backup": SUPERUSER,
 }
 HOST: Final = "127.0.0.1"
 DATABASE: Final = "pokerarena"
@@ -38,6 +45,7 @@ READY_TIMEOUT_S: Final = 60.0
 LOOK_AFTER_EVERY_S: Final = 0.2
 API_STOP_PATIENCE_S: Final = 15.0
 WORKER_STOP_PATIENCE_S: Final = 45.0
+BACKUP_STOP_PATIENCE_S: Final = 30.0
 
 
 class Arena:
@@ -60,12 +68,12 @@ class Arena:
     def database_url(self) -> str:
         return self._postgres.url(DATABASE)
 
-    def environment(self, role: DatabaseRole) -> dict[str, str]:
-        """The settings of one role: the caller's own, and what this machine needs.
+    def environment(self, process: str) -> dict[str, str]:
+        """The settings of one process: the caller's own, and what this machine needs.
 
         It gets its own address of the database, and of the secrets only those that it uses.
         """
-        mine = SECRETS_OF[role]
+        mine = SECRETS_OF[process]
         withheld = {
             f"POKERARENA_{name.upper()}{suffix}"
             for name in {*SECRET_NAMES} - {*mine}
@@ -75,9 +83,10 @@ class Arena:
             # An arena on one's own machine plays agents on that machine.
             "POKERARENA_CALLBACK_ALLOW_PRIVATE": "true",
             "POKERARENA_PUBLIC_URL": self.address,
+            "POKERARENA_BACKUP_SPOOL_DIRECTORY": str(self.directory.path / "wal-spool"),
             **{name: value for name, value in os.environ.items() if name not in withheld},
             **self.directory.secret_settings(mine),
-            "POKERARENA_DATABASE_URL": self._postgres.url(DATABASE, user=role.value),
+            "POKERARENA_DATABASE_URL": self._postgres.url(DATABASE, user=DATABASE_USERS[process]),
             "POKERARENA_API_HOST": HOST,
             "POKERARENA_API_PORT": str(self.port),
         }
@@ -91,16 +100,16 @@ class Arena:
             return
         migrate.upgrade(self.database_url)
         # Stopped in this order: the worker finishes its hands while everything else is there.
-        self.add("worker", ["worker"], DatabaseRole.WORKER, stop_patience_s=WORKER_STOP_PATIENCE_S)
-        api = self.add("api", ["api"], DatabaseRole.API, stop_patience_s=API_STOP_PATIENCE_S)
+        self.add("worker", ["worker"], stop_patience_s=WORKER_STOP_PATIENCE_S)
+        api = self.add("api", ["api"], stop_patience_s=API_STOP_PATIENCE_S)
+        if os.environ.get("POKERARENA_BACKUP_DIRECTORY"):
+            self.add("backup", ["backup", "serve"], stop_patience_s=BACKUP_STOP_PATIENCE_S)
         self._wait_until_ready(api)
 
-    def add(
-        self, name: str, command: Sequence[str], role: DatabaseRole, *, stop_patience_s: float
-    ) -> Child:
+    def add(self, name: str, command: Sequence[str], *, stop_patience_s: float) -> Child:
         """Starts one of this program's own roles as a child."""
         argv = [sys.executable, "-m", "pokerarena.ops.cli", *command]
-        return self.add_program(name, argv, self.environment(role), stop_patience_s=stop_patience_s)
+        return self.add_program(name, argv, self.environment(name), stop_patience_s=stop_patience_s)
 
     def add_program(
         self,
