@@ -40,6 +40,8 @@ class RehearsalDatabase(Database):
             try:
                 yield session
                 await session.flush()
+                # What was read stays readable, as it does after a commit.
+                session.expunge_all()
             finally:
                 if transaction.is_active:
                     await transaction.rollback()
@@ -180,9 +182,7 @@ async def make_world(arena: Arena, rehearsal: Client) -> World:
     open_run = await _run(alice, await _table(alice, bob, reveal_policy="after_run"))
     async with arena.database.unit_of_work() as session:
         await session.execute(
-            update(Run)
-            .where(Run.id == parse_id(IdKind.RUN, open_run))
-            .values(status="completed", ended_at=func.now())
+            update(Run).where(Run.id == parse_id(IdKind.RUN, open_run)).values(status="completed")
         )
     seeds = {name: await _second_factor(client) for name, client in people.items()}
 

@@ -32,6 +32,7 @@ class Scope(StrEnum):
     TABLES_WRITE = "tables:write"
     RUNS_READ = "runs:read"
     RUNS_WRITE = "runs:write"
+    HISTORY_READ = "history:read"
     OPERATOR = "operator"
 
 
@@ -132,7 +133,8 @@ class Permission(Enum):
     SEAT_TAKE = "seat one's own agent at a table that one may see"
     SEAT_LEAVE = "take one's own agent, or anyone at one's own table, from its seat"
     RUN_CREATE = "start a run at one's own table"
-    RUN_READ = "read a run, its results, its hands and their replays as far as one may see them"
+    RUN_READ = "read a run and its results"
+    HISTORY_READ = "read a run's hands, their replays and its seed as far as one may see them"
     RUN_CONTROL = "stop or resume a run of one's own table"
     DEAD_LETTERS_MANAGE = "list, read, retry and discard dead letters"
 
@@ -161,6 +163,7 @@ RULES: dict[Permission, Rule] = {
     Permission.SEAT_LEAVE: Rule(Who.USER, Scope.TABLES_WRITE, Ownership.OWNER),
     Permission.RUN_CREATE: Rule(Who.USER, Scope.RUNS_WRITE, Ownership.OWNER),
     Permission.RUN_READ: Rule(Who.ANYONE, Scope.RUNS_READ, Ownership.VISIBLE),
+    Permission.HISTORY_READ: Rule(Who.ANYONE, Scope.HISTORY_READ, Ownership.VISIBLE),
     Permission.RUN_CONTROL: Rule(Who.USER, Scope.RUNS_WRITE, Ownership.OWNER),
     Permission.DEAD_LETTERS_MANAGE: Rule(Who.OPERATOR, Scope.OPERATOR),
 }

@@ -138,10 +138,12 @@ class SigningKeys:
     async def _make_first(self) -> None:
         async with self._database.unit_of_work() as session:
             await _take_turn(session)
+            # Not the transaction's time: it began before the turn was ours.
+            now = func.clock_timestamp()
             present = await session.scalar(
                 select(SigningKey.id).where(
-                    SigningKey.use_from <= func.now(),
-                    SigningKey.verify_until.is_(None) | (SigningKey.verify_until > func.now()),
+                    SigningKey.use_from <= now,
+                    SigningKey.verify_until.is_(None) | (SigningKey.verify_until > now),
                 )
             )
             if present is None:

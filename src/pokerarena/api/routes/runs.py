@@ -139,7 +139,7 @@ async def read_results(
 
 @router.get("/{run_id}/hands")
 async def list_hands(
-    caller: Annotated[Principal, needs(Permission.RUN_READ)],
+    caller: Annotated[Principal, needs(Permission.HISTORY_READ)],
     run_id: RunId,
     page: Annotated[PageQuery, Query()],
     parts: PartsOf,
@@ -173,7 +173,7 @@ async def list_hands(
 
 @router.get("/{run_id}/seed")
 async def read_seed(
-    caller: Annotated[Principal, needs(Permission.RUN_READ)],
+    caller: Annotated[Principal, needs(Permission.HISTORY_READ)],
     run_id: RunId,
     session: Session,
 ) -> SeedShown:
