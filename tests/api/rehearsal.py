@@ -25,7 +25,7 @@ from pokerarena.ids import IdKind, id_text, parse_id
 from pokerarena.runs.models import Run
 from tests.api.arena import PASSWORD, Arena, new_agent, new_table, ok
 from tests.api.asgi import Client, Reply
-from tests.api.stored import play_random_hand, store
+from tests.api.stored import play_random_hand, reveal_seed, store
 
 NEW_PASSWORD = "a new one for the winter"
 
@@ -184,6 +184,7 @@ async def make_world(arena: Arena, rehearsal: Client) -> World:
         await session.execute(
             update(Run).where(Run.id == parse_id(IdKind.RUN, open_run)).values(status="completed")
         )
+    await reveal_seed(arena.database, arena.anonymous.app.state.parts.sealer, open_run)
     seeds = {name: await _second_factor(client) for name, client in people.items()}
 
     other = await _login(arena, seeds["alice"])
