@@ -228,6 +228,15 @@ class Settings(IdentitySettings):
         le=300,
         description="how often a worker looks for runs that another one left",
     )
+    queue_keep_s: int = Field(
+        default=7 * 86_400, ge=60, le=366 * 86_400, description="how long ended jobs are kept"
+    )
+    dead_letters_keep_s: int = Field(
+        default=90 * 86_400,
+        ge=60,
+        le=10 * 366 * 86_400,
+        description="how long closed dead letters are kept; open ones stay",
+    )
     run_recoveries_max: int = Field(
         default=5, ge=1, le=100, description="recoveries in a row without one completed hand"
     )
@@ -250,6 +259,33 @@ class Settings(IdentitySettings):
     live_updates_per_s: float = Field(
         default=8.0, gt=0, le=50, description="pictures a second of a watched table"
     )
+
+    # Backups.
+    backup_directory: str = Field(
+        default="", description="where backups are kept; empty: none are made"
+    )
+    backup_spool_directory: str = Field(
+        default="",
+        description="where received WAL waits to be sealed; empty: beside the backups, `…-spool`",
+    )
+    backup_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="seals backups; keep a copy elsewhere, nothing opens without",
+    )
+    backup_database_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="the database for a role that may replicate; empty: `database_url`",
+    )
+    backup_interval_s: int = Field(
+        default=86_400, ge=60, le=30 * 86_400, description="how often a base backup is taken"
+    )
+    backup_ship_s: float = Field(
+        default=1.0, gt=0, le=60, description="how often WAL is shipped: what a disaster may cost"
+    )
+    backup_keep_days: int = Field(
+        default=14, ge=1, le=3650, description="base backups older than this are deleted,"
+    )
+    backup_keep_min: int = Field(default=3, ge=1, le=1000, description="but never the last so many")
 
     # Logs.
     log_level: str = Field(
@@ -295,6 +331,10 @@ class Settings(IdentitySettings):
     def master_key_bytes(self) -> bytes:
         """The 32 bytes of the sealing key."""
         return _key_bytes("master_key", self.master_key, self.environment)
+
+    def backup_key_bytes(self) -> bytes:
+        """The 32 bytes that backups are sealed under."""
+        return _key_bytes("backup_key", self.backup_key, self.environment)
 
     def token_pepper_bytes(self) -> bytes:
         """The 32 bytes of the token pepper."""

@@ -21,7 +21,7 @@ from pokerarena.auth.models import LoginSession, Role, SecondFactor
 from pokerarena.auth.permissions import MEMBER_SCOPES, RULES, Permission, Scope
 from pokerarena.db import Database
 from pokerarena.engine.rules import Rules
-from pokerarena.ids import IdKind, id_text, parse_id
+from pokerarena.ids import IdKind, id_text, new_id, parse_id
 from pokerarena.runs.models import Run
 from tests.api.arena import PASSWORD, Arena, new_agent, new_table, ok
 from tests.api.asgi import Client, Reply
@@ -179,6 +179,8 @@ async def make_world(arena: Arena, rehearsal: Client) -> World:
     ids["hand_id"] = id_text(IdKind.HAND, hand.id)
     stopped = await _run(alice, await _table(alice, bob))
     ok(await alice.post(f"/v1/runs/{stopped}/stop"))
+    letter_id = new_id()
+    ids["letter_id"] = id_text(IdKind.DEAD_LETTER, letter_id)
     open_run = await _run(alice, await _table(alice, bob, reveal_policy="after_run"))
     async with arena.database.unit_of_work() as session:
         await session.execute(

@@ -36,6 +36,7 @@ KINDS = {
     "user_id": IdKind.USER,
     "token_id": IdKind.TOKEN,
     "session_id": IdKind.SESSION,
+    "letter_id": IdKind.DEAD_LETTER,
 }
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/tokens"): {"name": "t", "scopes": ["runs:read"], "expires_in_s": 60},

@@ -23,6 +23,7 @@ from pokerarena.api.idempotency import CHANGING_METHODS, HEADER, sweep_forever
 from pokerarena.api.routes import (
     agents,
     auth,
+    dead_letters,
     hands,
     live,
     program,
@@ -60,6 +61,7 @@ V1_ROUTERS = (
     runs.of_table,
     runs.router,
     hands.router,
+    dead_letters.router,
 )
 
 

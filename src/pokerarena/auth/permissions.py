@@ -135,6 +135,7 @@ class Permission(Enum):
     RUN_READ = "read a run and its results"
     HISTORY_READ = "read a run's hands, their replays and its seed as far as one may see them"
     RUN_CONTROL = "stop or resume a run of one's own table"
+    DEAD_LETTERS_MANAGE = "list, read, retry and discard dead letters"
 
 
 RULES: dict[Permission, Rule] = {
@@ -162,6 +163,7 @@ RULES: dict[Permission, Rule] = {
     Permission.RUN_READ: Rule(Who.ANYONE, Scope.RUNS_READ, Ownership.VISIBLE),
     Permission.HISTORY_READ: Rule(Who.ANYONE, Scope.HISTORY_READ, Ownership.VISIBLE),
     Permission.RUN_CONTROL: Rule(Who.USER, Scope.RUNS_WRITE, Ownership.OWNER),
+    Permission.DEAD_LETTERS_MANAGE: Rule(Who.OPERATOR, Scope.OPERATOR),
 }
 
 

@@ -40,7 +40,7 @@ class EndReason(StrEnum):
 
     LOGOUT = "logout"
     REVOKED = "revoked"
-    PASSWORD_CHANGED = "password_changed"  # noqa: S105 - a reason
+    PASSWORD_CHANGED = "password_changed"  # noqa: S105 - a reason; pragma: allowlist secret
     REUSE = "reuse"
 
 
