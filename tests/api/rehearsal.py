@@ -22,7 +22,7 @@ from pokerarena.auth.permissions import MEMBER_SCOPES, RULES, Permission, Scope
 from pokerarena.db import Database
 from pokerarena.engine.rules import Rules
 from pokerarena.ids import IdKind, id_text, new_id, parse_id
-from pokerarena.runs.models import Run
+from pokerarena.runs.models import DeadLetter, Run
 from tests.api.arena import PASSWORD, Arena, new_agent, new_table, ok
 from tests.api.asgi import Client, Reply
 from tests.api.stored import play_random_hand, store
@@ -185,6 +185,19 @@ async def make_world(arena: Arena, rehearsal: Client) -> World:
     async with arena.database.unit_of_work() as session:
         await session.execute(
             update(Run).where(Run.id == parse_id(IdKind.RUN, open_run)).values(status="completed")
+        )
+    async with arena.database.unit_of_work() as session:
+        session.add(
+            DeadLetter(
+                id=letter_id,
+                subject="run",
+                run_id=parse_id(IdKind.RUN, stopped),
+                code="infrastructure",
+                detail="why",
+                attempts=3,
+                epoch=1,
+                state="open",
+            )
         )
     seeds = {name: await _second_factor(client) for name, client in people.items()}
 

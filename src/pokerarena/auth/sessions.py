@@ -40,7 +40,8 @@ class EndReason(StrEnum):
 
     LOGOUT = "logout"
     REVOKED = "revoked"
-    PASSWORD_CHANGED = "password_changed"  # noqa: S105 - a reason; pragma: allowlist secret
+    # pragma: allowlist nextline secret
+    PASSWORD_CHANGED = "password_changed"  # noqa: S105 - a reason
     REUSE = "reuse"
 
 
