@@ -35,7 +35,7 @@ ROUNDS, VERIFICATIONS = 10, 300
 LOGINS = 200
 # Medians of 200 on a machine that does other things, too.
 RATIO_AT_MOST = 1.15
-PASSWORD = "the river card was a seven"
+PASSWORD = "the river card was a seven"  # pragma: allowlist secret
 
 
 async def verification_us(parts: Parts) -> float:
@@ -67,7 +67,7 @@ async def login_ms(client: Client) -> tuple[float, float]:
     for _ in range(LOGINS):
         for name, times in took.items():
             began = time.perf_counter()
-            body = {"username": name, "password": "certainly not the password"}
+            body = {"username": name, "password": PASSWORD.upper()}
             reply = await client.post("/v1/auth/login", body)
             assert reply.code == "login_failed", reply
             times.append((time.perf_counter() - began) * 1e3)

@@ -21,8 +21,8 @@ from pokerarena.auth.models import LoginSession, Role, SecondFactor
 from pokerarena.auth.permissions import MEMBER_SCOPES, RULES, Permission, Scope
 from pokerarena.db import Database
 from pokerarena.engine.rules import Rules
-from pokerarena.ids import IdKind, id_text, parse_id
-from pokerarena.runs.models import Run
+from pokerarena.ids import IdKind, id_text, new_id, parse_id
+from pokerarena.runs.models import DeadLetter, Run
 from tests.api.arena import PASSWORD, Arena, new_agent, new_table, ok
 from tests.api.asgi import Client, Reply
 from tests.api.stored import play_random_hand, reveal_seed, store
@@ -179,12 +179,27 @@ async def make_world(arena: Arena, rehearsal: Client) -> World:
     ids["hand_id"] = id_text(IdKind.HAND, hand.id)
     stopped = await _run(alice, await _table(alice, bob))
     ok(await alice.post(f"/v1/runs/{stopped}/stop"))
+    letter_id = new_id()
+    ids["letter_id"] = id_text(IdKind.DEAD_LETTER, letter_id)
     open_run = await _run(alice, await _table(alice, bob, reveal_policy="after_run"))
     async with arena.database.unit_of_work() as session:
         await session.execute(
             update(Run).where(Run.id == parse_id(IdKind.RUN, open_run)).values(status="completed")
         )
     await reveal_seed(arena.database, arena.anonymous.app.state.parts.sealer, open_run)
+    async with arena.database.unit_of_work() as session:
+        session.add(
+            DeadLetter(
+                id=letter_id,
+                subject="run",
+                run_id=parse_id(IdKind.RUN, stopped),
+                code="infrastructure",
+                detail="why",
+                attempts=3,
+                epoch=1,
+                state="open",
+            )
+        )
     seeds = {name: await _second_factor(client) for name, client in people.items()}
 
     other = await _login(arena, seeds["alice"])

@@ -10,9 +10,13 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from pokerarena.auth import sessions
+from pokerarena.auth.callers import Callers
+from pokerarena.auth.models import Client as Held
 from pokerarena.auth.models import LoginSession, Role
 from pokerarena.auth.tokens import TokenMac
-from tests.api.arena import PASSWORD, Arena, ok
+from pokerarena.errors import Unauthenticated
+from pokerarena.ids import IdKind, parse_id
+from tests.api.arena import PASSWORD, Arena, ok, settings_for
 from tests.api.asgi import Client, Reply
 from tests.api.conftest import NewArena
 
@@ -135,6 +139,21 @@ async def test_of_two_refreshes_at_once_without_a_grace_one_wins_before_the_fami
     assert sorted(reply.status for reply in replies) == [200, 401]
     winner = next(reply.json for reply in replies if reply.status == 200)
     assert (await refresh(arena, winner["refresh_token"])).code == "refresh_invalid"
+
+
+async def test_a_transaction_that_began_before_the_other_refresh_is_no_race_for_that(
+    new_arena: NewArena,
+) -> None:
+    arena = await new_arena(refresh_grace_s=0)
+    granted = await logged_in(arena)
+    mac = TokenMac(arena.settings.token_pepper_bytes())
+    async with arena.database.unit_of_work() as session:
+        await session.execute(text("SELECT 1"))
+        ok(await refresh(arena, granted["refresh_token"]))
+        outcome = await sessions._refresh(
+            session, mac, granted["refresh_token"], Held.PROGRAM, arena.settings
+        )
+    assert isinstance(outcome, Unauthenticated)
 
 
 async def test_a_session_ends_when_it_is_idle_and_when_it_is_old(arena: Arena) -> None:
@@ -305,3 +324,63 @@ async def test_what_another_process_remembers_of_a_session_does_not_outlive_the_
     ok(await there.get("/v1/agents"))
     clock += 0.1
     assert (await there.get("/v1/agents")).code == "token_invalid"
+
+
+async def test_an_answer_from_before_an_end_is_not_remembered_after_it(arena: Arena) -> None:
+    granted = await logged_in(arena)
+    session_id = parse_id(IdKind.SESSION, granted["session_id"])
+    parts = arena.anonymous.app.state.parts
+    callers = Callers(
+        settings_for("postgresql+psycopg://u@/d", session_staleness_s=60),
+        parts.token_mac,
+        parts.signing_keys,
+    )
+
+    async def asked(*, ended_meanwhile: bool) -> int:
+        """How many queries two requests take, the first of which is overtaken by an end or not."""
+        queries = 0
+        async with arena.database.unit_of_work() as session:
+            execute = session.execute
+
+            async def overtaken(*args: Any) -> Any:
+                nonlocal queries
+                queries += 1
+                result = await execute(*args)
+                if ended_meanwhile and queries == 1:
+                    callers.forget()
+                return result
+
+            session.execute = overtaken  # type: ignore[method-assign, assignment]
+            for _ in range(2):
+                await callers.principal(session, granted["access_token"], fresh=False)
+        return queries
+
+    callers.forget()
+    assert await asked(ended_meanwhile=True) == 2
+    assert callers._recall(session_id) is not None
+    callers.forget()
+    assert await asked(ended_meanwhile=False) == 1
+
+
+async def test_a_process_forgets_a_session_when_its_end_is_committed_and_not_before(
+    new_arena: NewArena,
+) -> None:
+    arena = await new_arena(session_staleness_s=60)
+    granted = await logged_in(arena)
+    client = client_of(arena, granted)
+    ok(await client.get("/v1/agents"))
+    callers: Callers = arena.anonymous.app.state.parts.callers
+    async with arena.database.unit_of_work() as session:
+        await sessions.end_all(
+            session,
+            parse_id(IdKind.USER, granted["user"]["id"]),
+            but=None,
+            reason=sessions.EndReason.REVOKED,
+        )
+        callers.forget_once_committed(session)
+        callers.forget()
+        # Until the commit the session goes on, and may be remembered so.
+        ok(await client.get("/v1/agents"))
+        assert callers._remembered
+    assert not callers._remembered
+    assert (await client.get("/v1/agents")).code == "token_invalid"

@@ -61,7 +61,7 @@ class Event(StrEnum):
     SECOND_FACTOR_FAILED = "second_factor.failed"
     RECOVERY_CODES_RENEWED = "recovery_codes.renewed"
     RECOVERY_CODE_USED = "recovery_code.used"
-    PASSWORD_CHANGED = "password.changed"  # noqa: S105 - the name of an event
+    PASSWORD_CHANGED = "password.changed"  # noqa: S105  # pragma: allowlist secret
     USER_CREATED = "user.created"
     USER_DISABLED = "user.disabled"
     TOKEN_CREATED = "token.created"  # noqa: S105 - the name of an event

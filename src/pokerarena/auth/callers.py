@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pokerarena.auth import access_tokens, tokens
@@ -43,6 +43,7 @@ class Callers:
         self._token_mac = token_mac
         self._signing_keys = signing_keys
         self._monotonic = monotonic
+        self._forgotten_at = float("-inf")
         self._remembered: OrderedDict[UUID, tuple[float, Principal]] = OrderedDict()
 
     async def principal(self, session: AsyncSession, bearer_text: str, *, fresh: bool) -> Principal:
@@ -76,7 +77,12 @@ class Callers:
 
     def forget(self) -> None:
         """Ask afresh for every session: called where one of them was ended."""
+        self._forgotten_at = self._monotonic()
         self._remembered.clear()
+
+    def forget_once_committed(self, session: AsyncSession) -> None:
+        """The same, at the moment from which others can see it: earlier, they would remember anew."""
+        event.listen(session.sync_session, "after_commit", lambda _: self.forget(), once=True)
 
     def _recall(self, session_id: UUID) -> Principal | None:
         found = self._remembered.get(session_id)
@@ -113,6 +119,9 @@ class Callers:
             session_id=session_id,
             lacks_second_factor=lacks,
         )
+        if asked_at <= self._forgotten_at:
+            # A session ended while we asked; perhaps this one, and the answer is from before.
+            return principal
         self._remembered[session_id] = (asked_at, principal)
         self._remembered.move_to_end(session_id)
         if len(self._remembered) > REMEMBERED_MAX:

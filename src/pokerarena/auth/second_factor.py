@@ -38,7 +38,7 @@ RECOVERY_CODES: Final = 10
 RECOVERY_GROUPS: Final = 4
 RECOVERY_GROUP_CHARACTERS: Final = 4
 # Crockford's alphabet in lower case: nothing in it is mistaken for another.
-_RECOVERY_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_RECOVERY_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # pragma: allowlist secret
 _ISSUER: Final = "pokerarena"
 
 

@@ -41,6 +41,7 @@ class EndReason(StrEnum):
 
     LOGOUT = "logout"
     REVOKED = "revoked"
+    # pragma: allowlist nextline secret
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 - a reason
     REUSE = "reuse"
 
@@ -135,12 +136,7 @@ async def _refresh(
 ) -> Refreshed | Unauthenticated | Conflict:
     found = (
         await session.execute(
-            select(
-                LoginSession,
-                User,
-                (LoginSession.idle_expires_at <= func.clock_timestamp()).label("expired"),
-                func.now().label("now"),
-            )
+            select(LoginSession, User)
             .join(User, User.id == LoginSession.user_id)
             .where(LoginSession.family_mac.in_(mac.candidates(text[:_FAMILY_END])))
             .with_for_update(of=LoginSession)
@@ -148,8 +144,10 @@ async def _refresh(
     ).one_or_none()
     if found is None:
         return _invalid()
-    row, user, expired, now = found
-    if row.ended_at is not None or expired or user.disabled_at is not None:
+    row, user = found
+    # Not the transaction's time: it began before the lock was ours, perhaps before another refresh.
+    now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    if row.ended_at is not None or row.idle_expires_at <= now or user.disabled_at is not None:
         return _invalid()
     if row.client != client.value:
         # A cookie in a program's hands, or a program's token in a browser: neither was given so.

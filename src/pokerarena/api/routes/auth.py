@@ -153,7 +153,7 @@ async def log_out(
             session_id=caller.session_id,
             reason=EndReason.LOGOUT,
         )
-        parts.callers.forget()
+        parts.callers.forget_once_committed(session)
         clear_refresh_cookie(response, parts.settings)
     elif caller.token_id is not None:
         await tokens.revoke(session, user_id=caller.known_id(), token_id=caller.token_id)

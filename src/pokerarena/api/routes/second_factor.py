@@ -93,7 +93,7 @@ async def confirm(caller: Caller, body: Code, parts: PartsOf, session: Session) 
     )
     if caller.session_id is not None:
         await sessions.prove_second_factor(session, caller.session_id)
-    parts.callers.forget()
+    parts.callers.forget_once_committed(session)
     return RecoveryCodes(recovery_codes=codes)
 
 
@@ -128,5 +128,5 @@ async def remove(
         parts.door(), user_id=caller.known_id(), code=body.code, address=address
     )
     await second_factor.remove(session, caller.known_id())
-    parts.callers.forget()
+    parts.callers.forget_once_committed(session)
     return Response(status_code=204)

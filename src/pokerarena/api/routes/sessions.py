@@ -84,7 +84,7 @@ async def end_sessions(
         but=caller.session_id if which.keep_current else None,
         reason=EndReason.REVOKED,
     )
-    parts.callers.forget()
+    parts.callers.forget_once_committed(session)
     return Response(status_code=204)
 
 
@@ -99,5 +99,5 @@ async def end_session(
     await sessions.end(
         session, user_id=caller.known_id(), session_id=session_id, reason=EndReason.REVOKED
     )
-    parts.callers.forget()
+    parts.callers.forget_once_committed(session)
     return Response(status_code=204)

@@ -102,7 +102,7 @@ async def change_password(
     await sessions.end_all(
         session, caller.known_id(), but=caller.session_id, reason=EndReason.PASSWORD_CHANGED
     )
-    parts.callers.forget()
+    parts.callers.forget_once_committed(session)
     return Response(status_code=204)
 
 
@@ -148,5 +148,5 @@ async def disable_user(
 ) -> UserShown:
     """Close an account: no login, and none of its tokens works. Its agents and tables stay."""
     user = await accounts.disable(session, user_id, by=caller.known_id())
-    parts.callers.forget()
+    parts.callers.forget_once_committed(session)
     return UserShown.of(user)
