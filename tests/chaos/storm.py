@@ -219,7 +219,7 @@ class Storm:
 
     # -- afterwards ---------------------------------------------------------------------------
 
-    async def _until_all_ended(self, deadline_s: float = 240.0) -> None:
+    async def _until_all_ended(self, deadline_s: float = 90.0) -> None:
         give_up_s = time.monotonic() + deadline_s
         while True:
             try:
