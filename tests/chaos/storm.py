@@ -156,7 +156,11 @@ class Storm:
         )
 
     def _start_api(self) -> Server:
-        server = Server(self._postgres.url(), POKERARENA_LOG_LEVEL="ERROR")
+        server = Server(
+            self._postgres.url(),
+            POKERARENA_LOG_LEVEL="ERROR",
+            POKERARENA_TABLES_PER_USER_MAX="1000000",
+        )
 
         def end() -> None:
             server.process.kill()
