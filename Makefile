@@ -28,7 +28,7 @@ demo: $(INSTALLED) ## watch agents play: start all of it on this machine
 	@exec $(BIN)/pokerarena up --demo $(DEMO_ARGS)
 
 test: $(INSTALLED) ## run every test (ARGS="-k name" for some)
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 chaos: $(INSTALLED) ## kill, halt and cut everything while runs are played (ARGS="--seed N")
 	$(BIN)/python -m tests.chaos $(ARGS)
