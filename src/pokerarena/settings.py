@@ -61,6 +61,13 @@ class Settings(SecretSettings, IdentitySettings):
         default=15_000, ge=100, le=600_000, description="the longest that one statement may take"
     )
 
+    database_start_wait_s: float = Field(
+        default=30.0,
+        ge=0,
+        le=3600,
+        description="how long a worker that starts waits for a database that is away",
+    )
+
     # Audit.
     audit_refusals_per_minute: int = Field(
         default=5,
@@ -139,6 +146,10 @@ class Settings(SecretSettings, IdentitySettings):
     run_hands_max: int = Field(default=1_000_000, ge=1, description="hands of one run")
     runs_active_per_user_max: int = Field(
         default=20, ge=1, description="queued and running runs of one user"
+    )
+
+    runs_active_total_max: int = Field(
+        default=5_000, ge=1, description="queued and running runs of all users"
     )
 
     # Callbacks to HTTP agents.

@@ -73,8 +73,8 @@ def downgrade(url: str, revision: str = "-1") -> SchemaState:
 
 def check(url: str) -> SchemaState:
     """Says where the schema is; changes nothing and waits for nobody."""
-    with _connect(url) as connection:
-        return _state(connection, _config(connection))
+    with connection(url) as connected:
+        return _state(connected, config_of(connected))
 
 
 def drift(url: str) -> list[Any]:
@@ -85,9 +85,9 @@ def drift(url: str) -> list[Any]:
     for room in pkgutil.iter_modules(pokerarena.__path__, "pokerarena."):
         if room.ispkg and importlib.util.find_spec(f"{room.name}.models") is not None:
             importlib.import_module(f"{room.name}.models")
-    with _connect(url) as connection:
+    with connection(url) as connected:
         context = MigrationContext.configure(
-            connection,
+            connected,
             opts={
                 "compare_type": True,
                 "include_name": lambda name, kind, _parents: (
@@ -101,25 +101,26 @@ def drift(url: str) -> list[Any]:
 @contextmanager
 def _turn(url: str) -> Iterator[tuple[Connection, Config]]:
     """A connection that holds the one migration turn of this database."""
-    with _connect(url) as connection:
-        _set(connection, "statement_timeout", QUEUE_FOR_TURN_MS)
+    with connection(url) as connected:
+        _set(connected, "statement_timeout", QUEUE_FOR_TURN_MS)
         try:
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+            connected.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
         except OperationalError:
             raise Unavailable(
                 "migration_running",
                 "Another migration of this database is still running: wait for it, then try again.",
             ) from None
-        _set(connection, "statement_timeout", STATEMENT_TIMEOUT_MS)
-        _set(connection, "lock_timeout", LOCK_TIMEOUT_MS)
+        _set(connected, "statement_timeout", STATEMENT_TIMEOUT_MS)
+        _set(connected, "lock_timeout", LOCK_TIMEOUT_MS)
         # Settings and lock belong to the session; each revision then opens its own transaction.
-        connection.commit()
+        connected.commit()
         # Closing the connection (there is no pool) gives the turn back, also after an exception.
-        yield connection, _config(connection)
+        yield connected, config_of(connected)
 
 
 @contextmanager
-def _connect(url: str) -> Iterator[Connection]:
+def connection(url: str) -> Iterator[Connection]:
+    """A connection of a migration's own. Raises `Unavailable`."""
     engine = create_engine(
         url,
         poolclass=pool.NullPool,
@@ -141,7 +142,8 @@ def _connect(url: str) -> Iterator[Connection]:
         engine.dispose()
 
 
-def _config(connection: Connection) -> Config:
+def config_of(connection: Connection) -> Config:
+    """Alembic's configuration for this connection."""
     config = Config()
     config.set_main_option("script_location", "pokerarena:migrations")
     config.set_main_option("path_separator", "os")

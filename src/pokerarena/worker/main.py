@@ -10,15 +10,16 @@ import asyncio
 import random
 import signal
 import sys
+import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 from uuid import UUID
 
 import psycopg
 from procrastinate.exceptions import ProcrastinateException
 from psycopg_pool import PoolTimeout
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from pokerarena.db import Database
 from pokerarena.errors import ArenaError, Unavailable
@@ -112,16 +113,29 @@ class Worker:
         self._stopping.set()
 
     async def _check_database(self) -> None:
-        try:
-            async with self._database.session() as session:
-                await session.execute(text("SELECT 1 FROM runs LIMIT 0"))
-        except SQLAlchemyError as error:
-            reason = str(getattr(error, "orig", error)).strip().split("\n", 1)[0]
-            raise Unavailable(
-                "database_not_ready",
-                f"the database cannot be used ({reason}); check POKERARENA_DATABASE_URL, "
-                "and that 'pokerarena migrate' has run",
-            ) from None
+        """A database that is away for a moment is awaited; one that is wrong ends the worker."""
+        give_up_s = time.monotonic() + self._settings.database_start_wait_s
+        failures = 0
+        while True:
+            try:
+                async with self._database.session() as session:
+                    await session.execute(text("SELECT 1 FROM runs LIMIT 0"))
+                return
+            except SQLAlchemyError as error:
+                away = isinstance(error, OperationalError | InterfaceError)
+                if not away or time.monotonic() >= give_up_s or self._stopping.is_set():
+                    self._refuse_database(error)
+                failures += 1
+                log.warning("database_awaited", why=type(error).__name__)
+                await asyncio.sleep(QUEUE_RETRIES.pause_s(failures) or 0)
+
+    def _refuse_database(self, error: SQLAlchemyError) -> NoReturn:
+        reason = str(getattr(error, "orig", error)).strip().split("\n", 1)[0]
+        raise Unavailable(
+            "database_not_ready",
+            f"the database cannot be used ({reason}); check POKERARENA_DATABASE_URL, "
+            "and that 'pokerarena migrate' has run",
+        ) from None
 
     async def _begin(self, run_id: UUID) -> None:
         claimed = await self._players.begin(run_id)

@@ -3,7 +3,7 @@
 The tokens of logins (`pks_…`) go: their users log in again. What is left in `api_tokens` are
 personal tokens, so its column `kind` says nothing any more.
 
-Revision: identity_0001; follows reliability_0003.
+Revision: identity_0001; follows reliability_0004.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "identity_0001"
-down_revision = "reliability_0003"
+down_revision = "reliability_0004"
 branch_labels = None
 depends_on = None
 

@@ -48,11 +48,14 @@ def down(
 
 @commands.command("check")
 def check() -> None:
-    """Say whether the schema is what this program expects; exit code 1 if not."""
+    """Say whether the schema is what this program expects, and else what 'up' would lock."""
     from pokerarena.ops import migrate
+    from pokerarena.ops.migration_plan import plan
 
     state = migrate.check(_url())
     if not state.up_to_date:
+        for step in plan(_url()):
+            typer.echo(step.line())
         typer.echo(
             f"pokerarena: the schema is at {state.current or 'nothing'}, this program expects "
             f"{state.head}: run 'pokerarena migrate up'",
