@@ -40,8 +40,9 @@ fmt: $(INSTALLED) ## format, and repair what can be repaired
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format --quiet .
 
-docs: $(INSTALLED) ## write anew what documents say of the settings
+docs: $(INSTALLED) ## write anew what documents say of settings, metrics and log events
 	$(BIN)/python -m pokerarena.ops.settings_reference
+	$(BIN)/python -m pokerarena.ops.metrics_reference
 
 lock: $(INSTALLED) ## pin dependencies anew (UPGRADE=1 for newer versions)
 	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements/runtime.lock

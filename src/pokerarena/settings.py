@@ -263,6 +263,26 @@ class Settings(BaseSettings):
         default=8.0, gt=0, le=50, description="pictures a second of a watched table"
     )
 
+    # Metrics. They are served where nothing else is, and not at all unless a port is named.
+    metrics_host: str = Field(
+        default="127.0.0.1", description="address that metrics are served on, at `/metrics`"
+    )
+    api_metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65_535,
+        description="port of an API process's metrics; none: not served, 0 takes a free one",
+    )
+    worker_metrics_port: int | None = Field(
+        default=None, ge=0, le=65_535, description="port of a worker's metrics, likewise"
+    )
+    metrics_interval_s: float = Field(
+        default=2.0,
+        ge=0.1,
+        le=60,
+        description="how often player processes report, and the database is asked",
+    )
+
     # Logs.
     log_level: str = Field(
         default="INFO",

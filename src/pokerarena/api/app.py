@@ -33,6 +33,7 @@ from pokerarena.auth.passwords import PasswordHasher
 from pokerarena.auth.permissions import RULES, Permission, Who
 from pokerarena.auth.tokens import TokenMac
 from pokerarena.db import Database
+from pokerarena.exposition import MetricsServer
 from pokerarena.sealing import Sealer
 from pokerarena.settings import Settings
 
@@ -70,9 +71,13 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        exposed = MetricsServer()
+        if settings.api_metrics_port is not None:
+            await exposed.start(settings.metrics_host, settings.api_metrics_port)
         try:
             yield
         finally:
+            await exposed.close()
             await parts.hub.close()
             parts.hasher.close()
             if own_database:

@@ -16,12 +16,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import get_contextvars
 
+from pokerarena import metrics
 from pokerarena.api.problems import MEDIA_TYPE, RETRY_AFTER_S, problem_bytes
 from pokerarena.ids import new_id
 from pokerarena.settings import Settings
 from pokerarena.telemetry import bind_contextvars, clear_contextvars, get_logger
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -53,18 +55,22 @@ class Envelope:
         exchange = _Exchange(scope, request_id, send)
         started = time.perf_counter()
         self._in_progress += 1
+        metrics.API_IN_PROGRESS.number().add()
         before = get_contextvars()
         bind_contextvars(request_id=request_id)
         try:
             await self._serve(scope, headers, receive, exchange)
         finally:
             self._in_progress -= 1
+            ended = time.perf_counter()
+            route = _route_template(scope)
+            _count(scope["method"], route, exchange, started, ended)
             log.info(
                 "request",
                 method=scope["method"],
-                route=_route_template(scope),
+                route=route,
                 status=exchange.status,
-                duration_ms=round((time.perf_counter() - started) * 1000, 2),
+                duration_ms=round((ended - started) * 1000, 2),
             )
             # Whatever the request bound (its ids) must not stay for the next one.
             clear_contextvars()
@@ -112,10 +118,12 @@ class _Exchange:
     _send: Send
     status: int = 0
     started: bool = False
+    started_at: float = 0.0
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
+            self.started_at = time.perf_counter()
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.request_id
@@ -165,6 +173,14 @@ class _BoundedBody:
                 raise HTTPException(413, headers={"Connection": "close"})
             self._complete = not message.get("more_body", False)
         return message
+
+
+def _count(method: str, route: str, exchange: _Exchange, began: float, ended: float) -> None:
+    """Time until the response began: how long a stream lasts says nothing about its speed."""
+    known = method if method in _METHODS else metrics.OTHER
+    metrics.API_IN_PROGRESS.number().add(-1)
+    metrics.API_RESPONSES.number(known, route, str(exchange.status)).add()
+    metrics.API_SECONDS.distribution(known, route).observe((exchange.started_at or ended) - began)
 
 
 def _route_template(scope: Scope) -> str:

@@ -24,6 +24,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.types import Uuid
 
+from pokerarena import metrics
 from pokerarena.db import Database
 from pokerarena.errors import Unavailable
 from pokerarena.history.live import LIVE_CHANNEL, LiveHand, decode_live
@@ -115,6 +116,7 @@ class LiveHub:
             )
         news = asyncio.Event()
         self._streams += 1
+        metrics.STREAMS_OPEN.number().add()
         watched = self._watch(table_id)
         watched.watchers.add(news)
         try:
@@ -122,6 +124,7 @@ class LiveHub:
         finally:
             watched.watchers.discard(news)
             self._streams -= 1
+            metrics.STREAMS_OPEN.number().add(-1)
 
     def touch(self, table_id: UUID) -> Watched | None:
         """Count a table as watched for a while, and say what is known of it now."""

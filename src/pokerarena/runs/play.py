@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
+from pokerarena import metrics
 from pokerarena.agents.player import FallbackReason, HandVoid
 from pokerarena.agents.seat import HandIds
 from pokerarena.engine.deal import BOARD_CARDS, Deal, deal_from_deck, deck
@@ -188,6 +189,7 @@ class _Run:
                     hands.append(await self._play_hand(setup, deal_no, deal))
                 return _Finished(tuple(hands), deal_no)
             except HandVoid as fault:
+                metrics.DEALS_VOID.number().add()
                 log.warning("deal_void", deal_no=deal_no, reason="infrastructure", why=str(fault))
                 await self._recorder.void(deal_no, VoidReason.INFRASTRUCTURE)
                 last_fault = str(fault)

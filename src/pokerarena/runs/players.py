@@ -64,7 +64,9 @@ class SeatBuilder:
                 circuit_cooldown_s=self._settings.circuit_cooldown_s,
             )
             seating[seat.seat_no] = Seating(
-                f"{seat.agent_name}", SeatedPlayer(player, limits), version.wants_events
+                f"{seat.agent_name}",
+                SeatedPlayer(player, limits, kind=version.kind),
+                version.wants_events,
             )
         return seating
 

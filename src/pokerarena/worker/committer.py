@@ -18,6 +18,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import AsyncConnection
 
+from pokerarena import metrics
 from pokerarena.runs.ledger import Batch, Verdict, store
 from pokerarena.runs.seams import RunFault
 from pokerarena.settings import Settings
@@ -113,8 +114,11 @@ class GroupCommitter:
             return
         # The lease is as long as the database says; counted from before the commit it is shorter.
         lease_until_s = began_s + self._settings.run_lease_s
+        metrics.COMMIT_SECONDS.distribution().observe(time.monotonic() - began_s)
+        metrics.COMMIT_HANDS.distribution().observe(sum(batch.hands for batch in group.values()))
         for run_log, batch in group.items():
             if run_log.run_id in verdict.stored:
+                metrics.HANDS_STORED.number().add(batch.hands)
                 run_log.stored(lease_until_s)
                 if verdict.stored[run_log.run_id]:
                     self.stop_wanted.put_nowait(run_log)
@@ -162,6 +166,7 @@ class GroupCommitter:
             except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError) as error:
                 await self._disconnect()
                 attempt += 1
+                metrics.COMMIT_FAILURES.number().add()
                 log.warning(
                     "commit_failed",
                     attempt=attempt,

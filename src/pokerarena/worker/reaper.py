@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from pokerarena import metrics
 from pokerarena.jobs import PLAY_RUN_TASK, enqueue_run
 from pokerarena.settings import Settings
 from pokerarena.telemetry import get_logger
@@ -125,6 +126,7 @@ async def reap(session: AsyncSession, settings: Settings) -> Reaped:
                 "Look into that worker's log before you resume it."
             )
             await session.execute(_GIVEN_UP, {"run_id": run.id, "detail": detail})
+            metrics.RUNS_RECOVERED.number("given_up").add()
             log.error("run_given_up", run_id=str(run.id), recoveries=run.recoveries)
             given_up.append(run.id)
             continue
@@ -133,6 +135,7 @@ async def reap(session: AsyncSession, settings: Settings) -> Reaped:
         await session.execute(
             _REQUEUED, {"run_id": run.id, "recoveries": recoveries, "job_id": job_id}
         )
+        metrics.RUNS_RECOVERED.number("queued_again").add()
         log.warning(
             "run_recovered",
             run_id=str(run.id),

@@ -17,6 +17,7 @@ from uuid import UUID
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
+from pokerarena import metrics
 from pokerarena.db import Database
 from pokerarena.errors import ArenaError
 from pokerarena.runs import claim as claims
@@ -75,6 +76,10 @@ class Stage:
         self._halt: Halt | None = None
         self._upkeep = Upkeep(settings, self._database, self._committer, self._playing, name=name)
 
+    @property
+    def playing(self) -> int:
+        return len(self._playing)
+
     async def serve(self) -> None:
         """Keep the runs alive while they are played, until cancelled."""
         await self._upkeep.serve()
@@ -128,6 +133,7 @@ class Stage:
         elif self._halt is not None:
             playing.control.ask(self._halt)
         self._playing[run_id] = playing
+        metrics.RUNS_CLAIMED.number().add()
         return claim
 
     async def play(self, claim: Claim) -> End:
@@ -147,9 +153,12 @@ class Stage:
                 resumed=claim.resumed,
             )
             playing = self._playing[run.id]
+            end = End.ABANDONED
             try:
-                return await self._play(playing)
+                end = await self._play(playing)
+                return end
             finally:
+                metrics.RUNS_LEFT.number(end.value).add()
                 if self._playing.get(run.id) is playing:
                     del self._playing[run.id]
 
