@@ -283,6 +283,19 @@ class Settings(BaseSettings):
         description="how often player processes report, and the database is asked",
     )
 
+    # Traces.
+    otlp_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="collector of traces over OTLP/HTTP, e.g. http://127.0.0.1:4318; empty: none",
+    )
+    trace_sample_ratio: float = Field(
+        default=1.0, ge=0, le=1, description="share of requests that begin a trace"
+    )
+    trace_hand_every: int = Field(
+        default=100, ge=1, description="of a traced run, the first hand and every n-th is traced"
+    )
+
     # Logs.
     log_level: str = Field(
         default="INFO",

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, cast
 
-from pokerarena import metrics
+from pokerarena import metrics, tracing
 from pokerarena.agents.breaker import CircuitBreaker
 from pokerarena.agents.player import Failure, FallbackReason, HandVoid, Player, Reply
 from pokerarena.agents.watchdog import Watchdog
@@ -128,7 +128,20 @@ class SeatedPlayer:
                 action_deadline_ms=deadline_ms,
             )
             try:
-                reply = await self._ask(callback, deadline_ms)
+                if tracing.traces_hand(ids.hand_no):
+                    with tracing.span(
+                        "callback",
+                        decision_id=callback.decision_id,
+                        hand_id=ids.hand_id,
+                        seat=callback.seat,
+                        kind=self._kind,
+                        deadline_ms=deadline_ms,
+                    ) as traced:
+                        reply = await self._ask(callback, deadline_ms)
+                        if traced is not None and isinstance(reply, Failure):
+                            traced.set_attribute("pokerarena.failure", reply.reason.value)
+                else:
+                    reply = await self._ask(callback, deadline_ms)
             except BaseException:
                 self._breaker.abandoned()
                 raise

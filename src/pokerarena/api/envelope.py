@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import get_contextvars
 
-from pokerarena import metrics
+from pokerarena import metrics, tracing
 from pokerarena.api.problems import MEDIA_TYPE, RETRY_AFTER_S, problem_bytes
 from pokerarena.ids import new_id
 from pokerarena.settings import Settings
@@ -59,7 +59,10 @@ class Envelope:
         before = get_contextvars()
         bind_contextvars(request_id=request_id)
         try:
-            await self._serve(scope, headers, receive, exchange)
+            if not tracing.tracing():
+                await self._serve(scope, headers, receive, exchange)
+            else:
+                await self._serve_traced(scope, headers, receive, exchange)
         finally:
             self._in_progress -= 1
             ended = time.perf_counter()
@@ -75,6 +78,22 @@ class Envelope:
             # Whatever the request bound (its ids) must not stay for the next one.
             clear_contextvars()
             bind_contextvars(**before)
+
+    async def _serve_traced(
+        self, scope: Scope, headers: Headers, receive: Receive, exchange: _Exchange
+    ) -> None:
+        with tracing.span(
+            f"request {scope['method'] if scope['method'] in _METHODS else metrics.OTHER}",
+            parent=headers.get(tracing.TRACEPARENT),
+            request_id=exchange.request_id,
+        ) as traced:
+            bind_contextvars(trace_id=tracing.trace_id_of(tracing.traceparent()))
+            try:
+                await self._serve(scope, headers, receive, exchange)
+            finally:
+                if traced is not None:
+                    traced.set_attribute("http.route", _route_template(scope))
+                    traced.set_attribute("http.response.status_code", exchange.status)
 
     async def _serve(
         self, scope: Scope, headers: Headers, receive: Receive, exchange: _Exchange

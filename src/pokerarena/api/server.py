@@ -18,6 +18,7 @@ from pokerarena.api.hub import LiveHub
 from pokerarena.errors import ConfigurationError
 from pokerarena.settings import Settings
 from pokerarena.telemetry import configure_logging, get_logger
+from pokerarena.tracing import configure_tracing
 
 BACKLOG = 1024
 KEEP_ALIVE_S = 30
@@ -64,6 +65,7 @@ def run_api(
     `on_listening` gets the address, with the port that the system chose for port 0.
     """
     configure_logging(settings.log_level, settings.log_format, role="api")
+    configure_tracing(settings, role="api")
     app = create_app(settings)
     listener = _listen(host, port)
     with listener:

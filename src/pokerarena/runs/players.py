@@ -20,6 +20,7 @@ from pokerarena.agents.models import AgentVersion, VersionKind
 from pokerarena.agents.player import Player
 from pokerarena.agents.registry import egress_policy, open_signing_secret
 from pokerarena.agents.seat import SeatedPlayer, SeatSettings
+from pokerarena.ids import IdKind, id_text
 from pokerarena.runs.formats import RunRules
 from pokerarena.runs.models import RunSeat
 from pokerarena.runs.seams import RunFault, Seating
@@ -67,6 +68,7 @@ class SeatBuilder:
                 f"{seat.agent_name}",
                 SeatedPlayer(player, limits, kind=version.kind),
                 version.wants_events,
+                id_text(IdKind.VERSION, version.id),
             )
         return seating
 

@@ -26,6 +26,7 @@ from pokerarena.runs.models import ACTIVE_STATUSES, Run, RunSeat, RunStatus
 from pokerarena.sealing import Sealer
 from pokerarena.settings import Settings
 from pokerarena.tables.models import Format, Seat, Table
+from pokerarena.tracing import traceparent
 
 SEED_PURPOSE: Final = "run-seed"
 CONTROL_CHANNEL: Final = "pokerarena_control"
@@ -76,6 +77,7 @@ async def create_run(
         seed_sealed=sealer.seal(seed, purpose=SEED_PURPOSE, owner=run_id.bytes),
         seed_sha256=hashlib.sha256(seed).digest(),
         request_id=request_id,
+        trace_context=traceparent(),
     )
     session.add(run)
     await session.flush()

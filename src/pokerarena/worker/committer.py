@@ -19,6 +19,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from pokerarena import metrics
+from pokerarena.ids import IdKind, id_text
 from pokerarena.runs.ledger import Batch, Verdict, store
 from pokerarena.runs.seams import RunFault
 from pokerarena.settings import Settings
@@ -125,7 +126,7 @@ class GroupCommitter:
             elif run_log.run_id in verdict.fenced:
                 log.warning(
                     "fence_lost",
-                    run_id=str(run_log.run_id),
+                    run_id=id_text(IdKind.RUN, run_log.run_id),
                     epoch=run_log.epoch,
                     hands_dropped=batch.hands,
                 )
@@ -139,7 +140,7 @@ class GroupCommitter:
     def _refuse(self, run_log: RunLog, error: Exception) -> None:
         log.error(
             "commit_refused",
-            run_id=str(run_log.run_id),
+            run_id=id_text(IdKind.RUN, run_log.run_id),
             epoch=run_log.epoch,
             why=f"{type(error).__name__}: {_first_line(error)}",
         )
@@ -170,7 +171,7 @@ class GroupCommitter:
                 log.warning(
                     "commit_failed",
                     attempt=attempt,
-                    runs=[str(batch.run_id) for batch in batches[:5]],
+                    runs=[id_text(IdKind.RUN, batch.run_id) for batch in batches[:5]],
                     hands=sum(batch.hands for batch in batches),
                     why=f"{type(error).__name__}: {_first_line(error)}",
                 )

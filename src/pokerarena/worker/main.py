@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pokerarena.db import Database
 from pokerarena.errors import ArenaError, Unavailable
+from pokerarena.ids import IdKind, id_text
 from pokerarena.jobs import RUNS_QUEUE
 from pokerarena.metrics import Aggregate
 from pokerarena.runs.claim import expire_leases
@@ -129,7 +130,7 @@ class Worker:
 
     async def _begin(self, run_id: UUID) -> None:
         claimed = await self._players.begin(run_id)
-        log.info("job_done", run_id=str(run_id), claimed=claimed)
+        log.info("job_done", run_id=id_text(IdKind.RUN, run_id), claimed=claimed)
 
     def _player_died(self, name: str) -> None:
         self._dead_players.append(name)

@@ -25,8 +25,10 @@ from uuid import UUID
 import uvloop
 
 from pokerarena import metrics
+from pokerarena.ids import IdKind, id_text
 from pokerarena.settings import Settings
 from pokerarena.telemetry import bind_contextvars, configure_logging, get_logger
+from pokerarena.tracing import configure_tracing
 from pokerarena.worker.stage import Stage
 
 log = get_logger("worker.player")
@@ -84,7 +86,7 @@ class PlayerProcess:
             claim = await self._stage.claim(run_id)
         except Exception as error:
             why = f"{type(error).__name__}: {error}".split("\n", 1)[0][:300]
-            log.warning("claim_failed", run_id=str(run_id), why=why)
+            log.warning("claim_failed", run_id=id_text(IdKind.RUN, run_id), why=why)
             self._report({"op": "error", "order": order, "why": why})
             return
         if claim is None:
@@ -95,7 +97,7 @@ class PlayerProcess:
         try:
             end = (await self._stage.play(claim)).value
         except Exception:
-            log.exception("play_crashed", run_id=str(run_id))
+            log.exception("play_crashed", run_id=id_text(IdKind.RUN, run_id))
         self._report({"op": "ended", "order": order, "end": end})
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -162,6 +164,7 @@ def main(arguments: list[str]) -> int:
     settings = Settings(**json.loads(sys.stdin.buffer.readline()))
     configure_logging(settings.log_level, settings.log_format, role="player")
     bind_contextvars(player=name)
+    configure_tracing(settings, role="worker")
     with contextlib.suppress(KeyboardInterrupt):
         return uvloop.run(PlayerProcess(settings, name).run())
     return 1

@@ -15,6 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pokerarena import metrics
+from pokerarena.ids import IdKind, id_text
 from pokerarena.jobs import PLAY_RUN_TASK, enqueue_run
 from pokerarena.settings import Settings
 from pokerarena.telemetry import get_logger
@@ -127,7 +128,7 @@ async def reap(session: AsyncSession, settings: Settings) -> Reaped:
             )
             await session.execute(_GIVEN_UP, {"run_id": run.id, "detail": detail})
             metrics.RUNS_RECOVERED.number("given_up").add()
-            log.error("run_given_up", run_id=str(run.id), recoveries=run.recoveries)
+            log.error("run_given_up", run_id=id_text(IdKind.RUN, run.id), recoveries=run.recoveries)
             given_up.append(run.id)
             continue
         delay_s = _delay_s(recoveries)
@@ -138,7 +139,7 @@ async def reap(session: AsyncSession, settings: Settings) -> Reaped:
         metrics.RUNS_RECOVERED.number("queued_again").add()
         log.warning(
             "run_recovered",
-            run_id=str(run.id),
+            run_id=id_text(IdKind.RUN, run.id),
             epoch=run.epoch,
             held_by=run.claimed_by,
             recoveries=recoveries,

@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pokerarena import metrics
 from pokerarena.db import Database
 from pokerarena.errors import ArenaError
+from pokerarena.ids import IdKind, id_text
 from pokerarena.runs import claim as claims
 from pokerarena.runs.claim import Claim, Settlement
 from pokerarena.runs.formats import Position, RunRules
@@ -40,6 +41,7 @@ from pokerarena.runs.totals import SeatTotals
 from pokerarena.sealing import Sealer
 from pokerarena.settings import Settings
 from pokerarena.telemetry import bound_contextvars, get_logger
+from pokerarena.tracing import span, trace_id_of
 from pokerarena.worker.committer import GroupCommitter, Refused
 from pokerarena.worker.runlog import FenceLost, RunLog, RunOver, StoreLost
 from pokerarena.worker.upkeep import RETRY_PAUSE_S, Playing, Upkeep
@@ -117,6 +119,16 @@ class Stage:
         if claim is None:
             return None
         run = claim.run
+        with span(
+            "run.claim",
+            parent=run.trace_context,
+            began_s_ago=time.monotonic() - began_s,
+            run_id=id_text(IdKind.RUN, run.id),
+            epoch=claim.epoch,
+            job_id=run.job_id,
+            deals_voided=claim.voided_deals,
+        ):
+            pass
         run_log = RunLog(
             self._committer,
             run_id=run_id,
@@ -139,11 +151,17 @@ class Stage:
     async def play(self, claim: Claim) -> End:
         """Play a claimed run, and leave it in a state that says what became of it."""
         run = claim.run
-        with bound_contextvars(
-            run_id=str(run.id),
-            table_id=str(run.table_id),
-            epoch=claim.epoch,
-            request_id=run.request_id,
+        run_text = id_text(IdKind.RUN, run.id)
+        with (
+            bound_contextvars(
+                run_id=run_text,
+                table_id=id_text(IdKind.TABLE, run.table_id),
+                epoch=claim.epoch,
+                job_id=run.job_id,
+                request_id=run.request_id,
+                trace_id=trace_id_of(run.trace_context),
+            ),
+            span("run", parent=run.trace_context, run_id=run_text, epoch=claim.epoch),
         ):
             log.info(
                 "run_claimed",
