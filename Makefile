@@ -43,6 +43,7 @@ fmt: $(INSTALLED) ## format, and repair what can be repaired
 docs: $(INSTALLED) ## write anew what documents say of settings, metrics and log events
 	$(BIN)/python -m pokerarena.ops.settings_reference
 	$(BIN)/python -m pokerarena.ops.metrics_reference
+	$(BIN)/python -m pokerarena.ops.log_reference
 
 lock: $(INSTALLED) ## pin dependencies anew (UPGRADE=1 for newer versions)
 	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements/runtime.lock

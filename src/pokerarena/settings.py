@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     database_statement_timeout_ms: int = Field(
         default=15_000, ge=100, le=600_000, description="the longest that one statement may take"
     )
+    database_slow_statement_ms: int = Field(
+        default=500, ge=0, description="statements that take so long are logged, without values"
+    )
 
     # Secrets. Both are 32 random bytes in base64.
     master_key: SecretStr = Field(

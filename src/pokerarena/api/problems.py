@@ -106,6 +106,8 @@ async def _arena_error(request: Request, error: Exception) -> Response:
         # How the program is configured is the operator's business, told in the log.
         raise error
     status = STATUS_OF_KIND[error.kind]
+    if error.kind in (ErrorKind.UNAUTHENTICATED, ErrorKind.FORBIDDEN):
+        log.info("access_refused", code=error.code, status=status)
     return problem(request, status, error.code, error.message, extra=error.context)
 
 
