@@ -28,7 +28,7 @@ demo: $(INSTALLED) ## watch agents play: start all of it on this machine
 	@exec $(BIN)/pokerarena up --demo $(DEMO_ARGS)
 
 test: $(INSTALLED) ## run every test (ARGS="-k name" for some)
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(INSTALLED) ## run every check that needs no test
 	@scripts/check

@@ -131,6 +131,21 @@ class Settings(BaseSettings):
     api_page_default: int = Field(
         default=50, ge=1, le=1000, description="the page of a list when the caller names no limit"
     )
+    idempotency_ttl_s: int = Field(
+        default=86_400,
+        ge=1,
+        le=30 * 86_400,
+        description="how long the answer to a request with an Idempotency-Key is kept",
+    )
+    idempotency_answer_max_bytes: int = Field(
+        default=64 * 1024, ge=256, le=1024 * 1024, description="the largest answer that is kept"
+    )
+    idempotency_sweep_s: float = Field(
+        default=300.0,
+        gt=0,
+        le=86_400,
+        description="how often kept answers that expired are deleted",
+    )
     stream_max_per_process: int = Field(
         default=500, ge=1, le=100_000, description="live streams at once in one process"
     )

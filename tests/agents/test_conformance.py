@@ -13,7 +13,7 @@ from tests.agents.misbehaving import Misbehaving
 
 async def check(url, **options):
     dialer = Dialer(EgressPolicy(allow_private=True))
-    options = {"time_limit_ms": 300, "hands": 2} | options
+    options = {"time_limit_ms": 10_000, "hands": 2} | options
     results = [result async for result in check_agent(url, dialer, **options)]
     await dialer.close()
     *findings, summary = results
@@ -64,7 +64,7 @@ async def test_an_answer_that_is_too_late_is_told_by_how_much(server):
     late = [f for f in findings if f.code == "timeout"]
     assert late
     took, _, limit = late[0].sentence.removeprefix("took ").partition(" ms of ")
-    assert (limit, 140 < int(took) < 500) == ("100", True)
+    assert (limit, int(took) > 140) == ("100", True)
     assert summary.median_ms > 100
 
 

@@ -17,6 +17,7 @@ from pokerarena.engine.rules import Rules
 from pokerarena.engine.state import Hand
 from pokerarena.engine.transition import apply, start
 from pokerarena.history.append import FencedHands, append_hands
+from pokerarena.history.chain import first_link
 from pokerarena.history.record import ActionRecord, HandRecord, NoteRecord
 from pokerarena.ids import IdKind, new_id, parse_id
 from pokerarena.runs.models import Run
@@ -100,7 +101,9 @@ async def store(
         raw = await (await session.connection()).get_raw_connection()
         assert raw.driver_connection is not None
         async with raw.driver_connection.cursor() as cursor:
-            await append_hands(cursor, [FencedHands(run_id, 1, hands)])
+            await append_hands(
+                cursor, [FencedHands(run_id, 1, hands, first_link(run_id, bytes(32)))]
+            )
         await _set_status(session, run_id, status, len(hands))
 
 

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.ops.test_cli import pokerarena
+from tests.ops.test_cli import here
 
 Answer = Callable[[bytes], tuple[int, bytes]]
 
@@ -46,7 +46,7 @@ def test_an_agent_that_always_raises_to_one_is_shown_what_it_was_asked(
     serve: Callable[[Answer], str],
 ) -> None:
     url = serve(lambda _: (200, b'{"action": "raise", "amount": 1}'))
-    done = pokerarena("agent", "check", url, "--hands", "2")
+    done = here("agent", "check", url, "--hands", "2")
     assert done.returncode == 1
     assert "ERROR" in done.stdout
     assert '"legal_actions"' in done.stdout
@@ -59,20 +59,20 @@ def test_what_an_agent_answers_cannot_write_to_the_terminal(
     serve: Callable[[Answer], str],
 ) -> None:
     url = serve(lambda _: (200, b"\x1b[2J\x07 not JSON"))
-    done = pokerarena("agent", "check", url, "--hands", "1")
+    done = here("agent", "check", url, "--hands", "1")
     assert done.returncode == 1
     assert "\x1b" not in done.stdout
     assert "\x07" not in done.stdout
 
 
 def test_an_agent_that_is_not_there_fails_at_once() -> None:
-    done = pokerarena("agent", "check", "http://127.0.0.1:9/", "--time-ms", "300")
+    done = here("agent", "check", "http://127.0.0.1:9/", "--time-ms", "300")
     assert done.returncode == 1
     assert "failed: " in done.stdout
 
 
 def test_a_url_that_is_none_is_wrong_usage() -> None:
-    done = pokerarena("agent", "check", "ftp://127.0.0.1/")
+    done = here("agent", "check", "ftp://127.0.0.1/")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "scheme" in done.stderr

@@ -14,13 +14,13 @@ from typing import Any
 import pokerkit
 import pytest
 
-from tests.ops.test_cli import pokerarena
+from tests.ops.test_cli import here, pokerarena
 
 SEATS = ("house:tight", "house:random", "house:caller")
 
 
 def played(*arguments: str) -> dict[str, Any]:
-    done = pokerarena("match", *arguments, "--json")
+    done = here("match", *arguments, "--json")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     result: dict[str, Any] = json.loads(done.stdout)
@@ -28,7 +28,9 @@ def played(*arguments: str) -> dict[str, Any]:
 
 
 def test_a_match_needs_neither_server_nor_database_nor_settings() -> None:
-    result = played(*SEATS, "--hands", "300")
+    done = pokerarena("match", *SEATS, "--hands", "300", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads(done.stdout)
     assert result["hands"] == 300
     assert [seat["name"] for seat in result["seats"]] == ["tight", "random", "caller"]
     assert sum(seat["chips"] for seat in result["seats"]) == 0
@@ -68,7 +70,7 @@ def test_exported_hands_are_read_by_pokerkit_with_the_same_end(tmp_path: Path) -
 
 
 def test_a_person_gets_a_relation_and_the_seed() -> None:
-    done = pokerarena("match", "house:tight", "house:tight", "--hands", "10", "--seed", "again")
+    done = here("match", "house:tight", "house:tight", "--hands", "10", "--seed", "again")
     assert done.returncode == 0
     assert "tight #1" in done.stdout
     assert "95 % interval" in done.stdout
@@ -92,7 +94,7 @@ def test_a_person_gets_a_relation_and_the_seed() -> None:
     ],
 )
 def test_what_is_no_match_is_wrong_usage_in_one_line(arguments: list[str], word: str) -> None:
-    done = pokerarena("match", *arguments)
+    done = here("match", *arguments)
     assert done.returncode == 2, done.stdout
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1

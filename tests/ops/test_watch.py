@@ -17,7 +17,7 @@ from pokerarena.ops import watch as watching
 from pokerarena.ops.api_client import ApiClient
 from pokerarena.ops.table_picture import HIDDEN, LiveTable, one_line, picture
 from pokerarena.ops.watch import watch
-from tests.ops.test_cli import pokerarena
+from tests.ops.test_cli import here
 
 TABLE = "table_" + "0" * 32
 NAMES = {1: "Ada", 2: "Ben", 3: "Cleo"}
@@ -182,14 +182,14 @@ def test_a_table_that_cannot_be_seen_is_one_sentence(fake: Callable[..., FakeAre
 
 
 def test_an_arena_that_is_not_there_is_one_line_that_says_how_to_start_one() -> None:
-    done = pokerarena("watch", TABLE, "--server", "http://127.0.0.1:9", "--once")
+    done = here("watch", TABLE, "--server", "http://127.0.0.1:9", "--once")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "pokerarena up" in done.stderr
 
 
 def test_what_is_no_table_is_wrong_usage() -> None:
-    done = pokerarena("watch", "kitchen-table")
+    done = here("watch", "kitchen-table")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
 

@@ -14,6 +14,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
 
+from pokerarena.api import idempotency
 from pokerarena.api.context import PartsOf, Session
 from pokerarena.auth import tokens
 from pokerarena.auth.permissions import RULES, Permission, Principal, Who, authorize
@@ -50,6 +51,7 @@ class Requirement:
             principal = await tokens.authenticate(session, parts.token_mac, text)
             bind_contextvars(user_id=id_text(IdKind.USER, principal.known_id()))
         authorize(principal, self.permission)
+        request.state.idempotency = await idempotency.begin(request, parts, session, principal)
         return principal
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from pokerarena.api.access import declared_permissions
 from pokerarena.api.context import Parts
 from pokerarena.api.envelope import Envelope
 from pokerarena.api.hub import LiveHub
+from pokerarena.api.idempotency import CHANGING_METHODS, HEADER, sweep_forever
 from pokerarena.api.routes import (
     agents,
     auth,
@@ -74,10 +76,15 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
         exposed = MetricsServer()
         if settings.api_metrics_port is not None:
             await exposed.start(settings.metrics_host, settings.api_metrics_port)
+        sweeping = asyncio.create_task(
+            sweep_forever(parts.database, settings.idempotency_sweep_s), name="idempotency sweep"
+        )
         try:
             yield
         finally:
             await exposed.close()
+            sweeping.cancel()
+            await asyncio.gather(sweeping, return_exceptions=True)
             await parts.hub.close()
             parts.hasher.close()
             if own_database:
@@ -127,6 +134,8 @@ def _openapi(app: FastAPI, declared: dict[tuple[str, str], Permission]) -> dict[
             rule = RULES[permission]
             operation["x-permission"] = permission.value
             operation["security"] = [{"token": []}]
+            if method.upper() in CHANGING_METHODS and rule.who is not Who.ANYONE:
+                operation.setdefault("parameters", []).append(_KEY_PARAMETER)
             if rule.who is Who.ANYONE:
                 operation["security"].append({})
             operation["responses"].pop("422", None)
@@ -140,6 +149,14 @@ def _openapi(app: FastAPI, declared: dict[tuple[str, str], Permission]) -> dict[
     return document
 
 
+_KEY_PARAMETER = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "description": "Your own name for this request, such as a UUID: sent again with it, the "
+    "request is done once and answered alike.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 130},
+}
 _PROBLEM_SCHEMA = {
     "type": "object",
     "title": "Problem",

@@ -102,6 +102,7 @@ class LiveHub:
         self._database = database
         self._streams_max = settings.stream_max_per_process
         self._streams = 0
+        self._counted = metrics.STREAMS_OPEN.number()
         self._tables: dict[UUID, Watched] = {}
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -116,7 +117,7 @@ class LiveHub:
             )
         news = asyncio.Event()
         self._streams += 1
-        metrics.STREAMS_OPEN.number().add()
+        self._counted.add()
         watched = self._watch(table_id)
         watched.watchers.add(news)
         try:
@@ -124,7 +125,7 @@ class LiveHub:
         finally:
             watched.watchers.discard(news)
             self._streams -= 1
-            metrics.STREAMS_OPEN.number().add(-1)
+            self._counted.add(-1)
 
     def touch(self, table_id: UUID) -> Watched | None:
         """Count a table as watched for a while, and say what is known of it now."""

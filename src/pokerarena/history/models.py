@@ -34,6 +34,8 @@ class HandRow(Base):
     board: Mapped[bytes] = mapped_column(LargeBinary)
     seats: Mapped[bytes] = mapped_column(LargeBinary)
     actions: Mapped[bytes] = mapped_column(LargeBinary)
+    # The link of this hand in its run's chain (history.chain).
+    chain: Mapped[bytes | None] = mapped_column(LargeBinary(16))
 
 
 class HandCards(Base):

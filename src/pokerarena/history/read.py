@@ -105,14 +105,14 @@ async def list_hands(
     """The hands of a run in order, after the given number; without hole cards."""
     query = _hands().where(HandRow.run_id == run_id, HandRow.hand_no > after_hand_no)
     rows = await session.execute(query.order_by(HandRow.hand_no).limit(limit))
-    return [_stored(row, rules, table_id, None) for row, rules, table_id in rows]
+    return [stored(row, rules, table_id, None) for row, rules, table_id in rows]
 
 
 async def load_hand(session: AsyncSession, hand_id: UUID) -> StoredHand | None:
     """One hand with its hole cards."""
     rows = await session.execute(_hands_with_cards().where(HandRow.id == hand_id))
     found = rows.one_or_none()
-    return None if found is None else _stored(found[0], found[1], found[2], found[3])
+    return None if found is None else stored(found[0], found[1], found[2], found[3])
 
 
 async def load_hands(
@@ -121,7 +121,7 @@ async def load_hands(
     """The hands of a run in order, with hole cards: for exports by those who may see them all."""
     query = _hands_with_cards().where(HandRow.run_id == run_id, HandRow.hand_no > after_hand_no)
     rows = await session.execute(query.order_by(HandRow.hand_no).limit(limit))
-    return [_stored(row, rules, table_id, cards) for row, rules, table_id, cards in rows]
+    return [stored(row, rules, table_id, cards) for row, rules, table_id, cards in rows]
 
 
 async def notes(session: AsyncSession, hand_id: UUID, seats: Iterable[int]) -> list[DecisionNote]:
@@ -159,7 +159,8 @@ def _hands_with_cards() -> Select[tuple[HandRow, dict[str, Any], UUID, bytes]]:
     )
 
 
-def _stored(row: HandRow, rules: dict[str, Any], table_id: UUID, cards: bytes | None) -> StoredHand:
+def stored(row: HandRow, rules: dict[str, Any], table_id: UUID, cards: bytes | None) -> StoredHand:
+    """A hand as its row holds it. Raises `DamagedRecord`."""
     seats = unpack_seats(row.seats)
     record = HandRecord(
         id=row.id,

@@ -5,13 +5,21 @@ from __future__ import annotations
 from alembic import context
 
 from pokerarena.agents import models as agents_models
+from pokerarena.api import models as api_models
 from pokerarena.auth import models as auth_models
 from pokerarena.db import Base
 from pokerarena.history import models as history_models
 from pokerarena.runs import models as runs_models
 from pokerarena.tables import models as tables_models
 
-MAPPED = (auth_models, agents_models, tables_models, runs_models, history_models)
+MAPPED = (
+    auth_models,
+    agents_models,
+    tables_models,
+    runs_models,
+    history_models,
+    api_models,
+)
 
 
 def include_name(name: str | None, kind: str, _parents: object) -> bool:

@@ -1,6 +1,7 @@
 """A small client of our own HTTP API, for the commands that talk to a running arena.
 
-Owns: JSON over one connection at a time, problems turned into sentences, and server-sent events.
+Owns: JSON over one connection at a time, problems turned into sentences, server-sent events, and
+trying again: every change carries an ``Idempotency-Key``, so that sending it twice does it once.
 Must never: follow a redirect (a token would go along), or keep a token anywhere but in memory.
 """
 
@@ -8,13 +9,20 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
+import uuid
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from pokerarena.errors import ConfigurationError, Invalid, NotFound, Unavailable
+from pokerarena.retrying import RetryPolicy
 
 TIMEOUT_S: Final = 30.0
+RETRIES: Final = RetryPolicy(base_s=0.1, cap_s=2.0, attempts_max=4)
+# Longer than this we do not wait because a server asks for it.
+RETRY_AFTER_MAX_S: Final = 5.0
+CHANGING_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 # A live stream says something at least this often, if only that it is alive.
 SILENCE_MAX_S: Final = 60.0
 BODY_MAX_BYTES: Final = 16 * 1024 * 1024
@@ -26,6 +34,27 @@ class Event(NamedTuple):
 
     name: str
     data: Any
+
+
+class _Answer(NamedTuple):
+    """What came back of one exchange."""
+
+    status: int
+    body: bytes
+    retry_after_s: float
+
+    @property
+    def worth_trying_again(self) -> bool:
+        """Whether the server was only not able to now."""
+        if self.status in (http.client.SERVICE_UNAVAILABLE, http.client.TOO_MANY_REQUESTS):
+            return True
+        return self.status == http.client.CONFLICT and b'"idempotency_in_progress"' in self.body
+
+    def value(self) -> Any:
+        """The answer's document; raises what its problem says."""
+        if not http.client.OK <= self.status < http.client.MULTIPLE_CHOICES:
+            raise _problem(self.status, self.body)
+        return json.loads(self.body) if self.body else None
 
 
 class ApiClient:
@@ -89,22 +118,47 @@ class ApiClient:
             connection.close()
 
     def _call(self, method: str, path: str, body: Any) -> Any:
-        connection = self._connect(TIMEOUT_S)
         headers = self._headers({"Accept": "application/json"})
         content: bytes | None = None
         if body is not None:
             content = json.dumps(body).encode()
             headers["Content-Type"] = "application/json"
+        if method in CHANGING_METHODS:
+            headers["Idempotency-Key"] = str(uuid.uuid4())
+        failures = 0
+        while True:
+            answer: _Answer | None = None
+            unreachable: Unavailable | None = None
+            try:
+                answer = self._exchange(method, path, content, headers)
+            except Unavailable as error:
+                unreachable = error
+            if answer is not None and not answer.worth_trying_again:
+                return answer.value()
+            failures += 1
+            pause_s = RETRIES.pause_s(failures)
+            if pause_s is None:
+                if unreachable is not None:
+                    raise unreachable
+                assert answer is not None
+                return answer.value()
+            if answer is not None:
+                pause_s += min(answer.retry_after_s, RETRY_AFTER_MAX_S)
+            time.sleep(pause_s)
+
+    def _exchange(
+        self, method: str, path: str, content: bytes | None, headers: dict[str, str]
+    ) -> _Answer:
+        connection = self._connect(TIMEOUT_S)
         try:
             with self._unreachable_said():
                 connection.request(method, self._base + path, body=content, headers=headers)
                 response = connection.getresponse()
-                answer = response.read(BODY_MAX_BYTES)
+                body = response.read(BODY_MAX_BYTES)
+                after = response.getheader("Retry-After") or ""
+                return _Answer(response.status, body, float(after) if after.isdecimal() else 0.0)
         finally:
             connection.close()
-        if not http.client.OK <= response.status < http.client.MULTIPLE_CHOICES:
-            raise _problem(response.status, answer)
-        return json.loads(answer) if answer else None
 
     def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection

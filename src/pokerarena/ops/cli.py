@@ -14,7 +14,7 @@ import typer
 
 from pokerarena import __version__
 from pokerarena.errors import ArenaError
-from pokerarena.ops.commands import admin, agent, doctor, match, migrate, serve, up, watch
+from pokerarena.ops.commands import admin, agent, doctor, match, migrate, serve, up, verify, watch
 from pokerarena.ops.embedded_errors import EmbeddedPostgresError
 
 EXIT_FAILED = 1
@@ -40,6 +40,7 @@ app.command("watch")(watch.watch)
 app.command("api")(serve.api)
 app.command("worker")(serve.worker)
 app.command("doctor")(doctor.doctor)
+app.command("verify")(verify.verify)
 app.add_typer(migrate.commands, name="migrate")
 app.add_typer(agent.commands, name="agent")
 app.add_typer(admin.commands, name="admin")

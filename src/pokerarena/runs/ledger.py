@@ -17,10 +17,11 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.types.json import Jsonb
 
 from pokerarena.history.append import FencedHands, append_hands
+from pokerarena.history.chain import first_link
 from pokerarena.runs.seams import PlayedUnit, VoidReason
 
 _LOCK: Final = """
-SELECT id, epoch, status, hands_done, stop_requested_at IS NOT NULL
+SELECT id, epoch, status, hands_done, stop_requested_at IS NOT NULL, chain_head, seed_sha256
 FROM runs WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
 """
 _LOOK: Final = "SELECT 1 FROM runs WHERE id = %s AND epoch = %s AND status = 'running'"
@@ -30,10 +31,11 @@ UPDATE runs SET
     deals_done = greatest(runs.deals_done, p.deals_done),
     deals_reserved = greatest(runs.deals_reserved, p.reserve_to),
     position = coalesce(p.position, runs.position),
+    chain_head = coalesce(p.chain_head, runs.chain_head),
     recoveries = CASE WHEN p.position IS NULL THEN runs.recoveries ELSE 0 END,
     lease_expires_at = clock_timestamp() + make_interval(secs => %s)
-FROM unnest(%s::uuid[], %s::int[], %s::int[], %s::int[], %s::jsonb[])
-    AS p(id, hands_done, deals_done, reserve_to, position)
+FROM unnest(%s::uuid[], %s::int[], %s::int[], %s::int[], %s::jsonb[], %s::bytea[])
+    AS p(id, hands_done, deals_done, reserve_to, position, chain_head)
 WHERE runs.id = p.id
 """
 _TOTALS: Final = """
@@ -74,6 +76,14 @@ class Batch:
         return sum([len(unit.hands) for unit in self.units])
 
 
+class _Mine(NamedTuple):
+    """A batch whose epoch holds: what of it is new, and the link that it goes on from."""
+
+    batch: Batch
+    units: Sequence[PlayedUnit]
+    link: bytes
+
+
 class Verdict(NamedTuple):
     """What became of each batch, by run: stored (and whether its stop is wanted), fenced off, or
     left for the next time because somebody else had locked the run's row."""
@@ -91,15 +101,23 @@ async def store(
     async with connection.cursor() as cursor:
         await cursor.execute(_LOCK, (list(wanted),))
         locked = {row[0]: row[1:] for row in await cursor.fetchall()}
-        mine: list[tuple[Batch, Sequence[PlayedUnit]]] = []
+        mine: list[_Mine] = []
         stored: dict[UUID, bool] = {}
         fenced = set()
-        for run_id, (epoch, status, hands_done, stop_requested) in locked.items():
+        for run_id, (
+            epoch,
+            status,
+            hands_done,
+            stop_requested,
+            head,
+            seed_sha256,
+        ) in locked.items():
             batch = wanted[run_id]
             if epoch != batch.epoch or status != "running":
                 fenced.add(run_id)
                 continue
-            mine.append((batch, _new_units(batch, hands_done)))
+            link = head if head is not None else first_link(run_id, seed_sha256)
+            mine.append(_Mine(batch, _new_units(batch, hands_done), link))
             stored[run_id] = stop_requested
         missing = [run_id for run_id in wanted if run_id not in locked]
         busy: frozenset[UUID] = frozenset()
@@ -133,47 +151,51 @@ async def _still_held(cursor: AsyncCursor[Any], batches: Sequence[Batch]) -> fro
 
 async def _write(
     cursor: AsyncCursor[Any],
-    mine: Sequence[tuple[Batch, Sequence[PlayedUnit]]],
+    mine: Sequence[_Mine],
     lease_s: float,
 ) -> None:
-    progressed = [(batch, units) for batch, units in mine if units]
+    progressed = [one for one in mine if one.units]
+    heads: dict[UUID, bytes] = {}
+    if progressed:
+        links = await append_hands(
+            cursor,
+            [
+                FencedHands(
+                    batch.run_id, batch.epoch, [hand for unit in units for hand in unit.hands], link
+                )
+                for batch, units, link in progressed
+            ],
+        )
+        heads = {one.batch.run_id: link for one, link in zip(progressed, links, strict=True)}
     await cursor.execute(
         _PROGRESS,
         (
             lease_s,
-            [batch.run_id for batch, _ in mine],
-            [units[-1].hands[-1].hand_no if units else 0 for _, units in mine],
-            [batch.deals_done for batch, _ in mine],
-            [batch.reserve_to for batch, _ in mine],
-            [Jsonb(units[-1].position.to_json()) if units else None for _, units in mine],
+            [one.batch.run_id for one in mine],
+            [one.units[-1].hands[-1].hand_no if one.units else 0 for one in mine],
+            [one.batch.deals_done for one in mine],
+            [one.batch.reserve_to for one in mine],
+            [Jsonb(one.units[-1].position.to_json()) if one.units else None for one in mine],
+            [heads.get(one.batch.run_id) for one in mine],
         ),
     )
     if progressed:
-        await append_hands(
-            cursor,
-            [
-                FencedHands(
-                    batch.run_id, batch.epoch, [hand for unit in units for hand in unit.hands]
-                )
-                for batch, units in progressed
-            ],
-        )
         await cursor.execute(_TOTALS, _totals_columns(progressed))
     voids = [
-        (batch.run_id, deal_no, batch.epoch, reason.value)
-        for batch, _ in mine
-        for deal_no, reason in batch.voids
+        (one.batch.run_id, deal_no, one.batch.epoch, reason.value)
+        for one in mine
+        for deal_no, reason in one.batch.voids
     ]
     if voids:
         await cursor.execute(_VOIDS, [list(column) for column in zip(*voids, strict=True)])
 
 
 def _totals_columns(
-    progressed: Sequence[tuple[Batch, Sequence[PlayedUnit]]],
+    progressed: Sequence[_Mine],
 ) -> list[list[Any]]:
     rows = [
         (batch.run_id, seat, *totals[:-1], Jsonb(dict(totals.fallbacks)))
-        for batch, units in progressed
+        for batch, units, _ in progressed
         for seat, totals in units[-1].totals.items()
     ]
     return [list(column) for column in zip(*rows, strict=True)]

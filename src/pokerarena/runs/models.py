@@ -86,6 +86,8 @@ class Run(Base):
     deals_reserved: Mapped[int] = mapped_column(default=0)
     # What the next hand starts from: stacks by seat, button, blind level (runs.formats).
     position: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    # The link of the last hand (history.chain); None before the first one.
+    chain_head: Mapped[bytes | None] = mapped_column(LargeBinary(16))
     seed_sealed: Mapped[bytes] = mapped_column(LargeBinary)
     seed_sha256: Mapped[bytes] = mapped_column(LargeBinary(32))
     epoch: Mapped[int] = mapped_column(default=0)

@@ -9,7 +9,6 @@ A run that was fenced off, or whose own data is refused, never takes the others 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -20,6 +19,7 @@ from psycopg import AsyncConnection
 
 from pokerarena import metrics
 from pokerarena.ids import IdKind, id_text
+from pokerarena.retrying import RetryPolicy
 from pokerarena.runs.ledger import Batch, Verdict, store
 from pokerarena.runs.seams import RunFault
 from pokerarena.settings import Settings
@@ -28,8 +28,8 @@ from pokerarena.worker.runlog import FenceLost, RunLog, RunOver, StoreLost
 
 log = get_logger("worker.committer")
 
-RETRY_BASE_S: Final = 0.05
-RETRY_CAP_S: Final = 2.0
+# Its end is a moment, not a number: `commit_retry_s`.
+COMMIT_RETRIES: Final = RetryPolicy(base_s=0.05, cap_s=2.0)
 BUSY_PAUSE_S: Final = 0.02
 # Beyond the server's own statement timeout: a connection that is only half open.
 SILENCE_FACTOR: Final = 2.0
@@ -177,8 +177,7 @@ class GroupCommitter:
                 )
                 if time.monotonic() >= give_up_s:
                     raise StoreLost(_first_line(error)) from error
-                pause_s = min(RETRY_CAP_S, RETRY_BASE_S * 2**attempt)
-                await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 - jitter is no secret
+                await asyncio.sleep(COMMIT_RETRIES.pause_s(attempt) or 0)
 
     async def _connected(self) -> AsyncConnection[Any]:
         if self._connection is None or self._connection.closed:

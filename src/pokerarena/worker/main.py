@@ -25,6 +25,7 @@ from pokerarena.errors import ArenaError, Unavailable
 from pokerarena.ids import IdKind, id_text
 from pokerarena.jobs import RUNS_QUEUE
 from pokerarena.metrics import Aggregate
+from pokerarena.retrying import RetryPolicy
 from pokerarena.runs.claim import expire_leases
 from pokerarena.settings import Settings
 from pokerarena.telemetry import configure_logging, get_logger
@@ -37,7 +38,7 @@ log = get_logger("worker.main")
 
 JOBS_AT_ONCE: Final = 32
 POLL_S: Final = 2.0
-QUEUE_PAUSE_CAP_S: Final = 5.0
+QUEUE_RETRIES: Final = RetryPolicy(base_s=0.1, cap_s=5.0)
 # Jobs only hand a run over; one that does not end by then waits for a dead process.
 QUEUE_STOP_S: Final = 5.0
 DATABASE_CONNECTIONS: Final = 2
@@ -155,8 +156,7 @@ class Worker:
             except (ProcrastinateException, psycopg.Error, PoolTimeout, OSError) as error:
                 log.warning("queue_interrupted", why=f"{type(error).__name__}: {error}"[:300])
             failures += 1
-            pause_s = min(QUEUE_PAUSE_CAP_S, 0.1 * 2**failures)
-            await asyncio.sleep(random.uniform(pause_s / 2, pause_s))  # noqa: S311 - jitter
+            await asyncio.sleep(QUEUE_RETRIES.later_s(failures))
 
     async def _serve_reaper(self) -> None:
         while True:

@@ -7,7 +7,6 @@ at a time, whichever worker's it is; two would be harmless.
 
 from __future__ import annotations
 
-import random
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -17,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from pokerarena import metrics
 from pokerarena.ids import IdKind, id_text
 from pokerarena.jobs import PLAY_RUN_TASK, enqueue_run
+from pokerarena.retrying import RetryPolicy
 from pokerarena.settings import Settings
 from pokerarena.telemetry import get_logger
 from pokerarena.worker.committer import commits_name
@@ -26,8 +26,7 @@ log = get_logger("worker.reaper")
 # "poker" and "reap" as bytes: an arbitrary number that only this module uses.
 ADVISORY_LOCK: Final = 0x706F6B65_72656170
 RUNS_AT_ONCE: Final = 500
-DELAY_BASE_S: Final = 0.5
-DELAY_CAP_S: Final = 30.0
+RECOVERY_DELAYS: Final = RetryPolicy(base_s=0.5, cap_s=30.0)
 
 # A job that has only just been fetched has not claimed its run yet: it gets one lease of time.
 _LEFT_BEHIND: Final = text(
@@ -171,5 +170,4 @@ def _delay_s(recoveries: int) -> float:
     """
     if recoveries <= 1:
         return 0.0
-    ceiling_s = min(DELAY_CAP_S, DELAY_BASE_S * 2**recoveries)
-    return random.uniform(ceiling_s / 2, ceiling_s)  # noqa: S311 - jitter is no secret
+    return RECOVERY_DELAYS.later_s(recoveries)

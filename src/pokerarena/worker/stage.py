@@ -7,7 +7,6 @@ committer's, and what keeps it alive meanwhile is the upkeep's.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
@@ -44,7 +43,7 @@ from pokerarena.telemetry import bound_contextvars, get_logger
 from pokerarena.tracing import span, trace_id_of
 from pokerarena.worker.committer import GroupCommitter, Refused
 from pokerarena.worker.runlog import FenceLost, RunLog, RunOver, StoreLost
-from pokerarena.worker.upkeep import RETRY_PAUSE_S, Playing, Upkeep
+from pokerarena.worker.upkeep import SERVICE_RETRIES, Playing, Upkeep
 
 log = get_logger("worker.stage")
 
@@ -331,6 +330,7 @@ class Stage:
         reported as fenced: the state in the database is right all the same.
         """
         give_up_s = time.monotonic() + self._settings.commit_retry_s
+        failures = 0
         while True:
             try:
                 return await step()
@@ -339,4 +339,5 @@ class Stage:
                     log.error("settle_given_up", step=what, why=type(error).__name__)
                     return None
                 log.warning("settle_retry", step=what, why=type(error).__name__)
-                await asyncio.sleep(random.uniform(0, RETRY_PAUSE_S))  # noqa: S311 - jitter
+                failures += 1
+                await asyncio.sleep(SERVICE_RETRIES.pause_s(failures) or 0)

@@ -16,12 +16,11 @@ from procrastinate import App, BaseRetryStrategy, PsycopgConnector, RetryDecisio
 from procrastinate.jobs import Job
 
 from pokerarena.jobs import PLAY_RUN_TASK, RUNS_QUEUE
+from pokerarena.retrying import RetryPolicy
 from pokerarena.settings import Settings
 from pokerarena.worker.committer import libpq_url
 
-ATTEMPTS_MAX: Final = 8
-RETRY_BASE_S: Final = 0.5
-RETRY_CAP_S: Final = 30.0
+JOB_RETRIES: Final = RetryPolicy(base_s=0.5, cap_s=30.0, attempts_max=8)
 FULL_PAUSE_S: Final = (0.5, 3.0)
 # The listener holds one connection; fetching, finishing and the heartbeat share the rest.
 QUEUE_CONNECTIONS_MAX: Final = 4
@@ -42,10 +41,8 @@ class CappedRetry(BaseRetryStrategy):
         """When to try again; None for never."""
         if isinstance(exception, WorkerFull):
             return _in(random.uniform(*FULL_PAUSE_S))  # noqa: S311 - jitter is no secret
-        if job.attempts >= ATTEMPTS_MAX:
-            return None
-        ceiling_s = min(RETRY_CAP_S, RETRY_BASE_S * 2**job.attempts)
-        return _in(random.uniform(0, ceiling_s))  # noqa: S311 - jitter is no secret
+        pause_s = JOB_RETRIES.pause_s(job.attempts)
+        return None if pause_s is None else _in(pause_s)
 
 
 def _in(pause_s: float) -> RetryDecision:

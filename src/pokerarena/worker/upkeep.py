@@ -7,7 +7,6 @@ survives the loss of its connection. None of them plays, and none of them stores
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from pokerarena.db import Database
 from pokerarena.history.live import encode_live, publish, watched_tables
 from pokerarena.ids import IdKind, id_text
+from pokerarena.retrying import RetryPolicy
 from pokerarena.runs import claim as claims
 from pokerarena.runs.claim import Claim
 from pokerarena.runs.seams import Control, Halt, Moment
@@ -33,7 +33,7 @@ from pokerarena.worker.runlog import FenceLost, RunLog
 log = get_logger("worker.upkeep")
 
 WATCH_INTERVAL_S: Final = 1.0
-RETRY_PAUSE_S: Final = 1.0
+SERVICE_RETRIES: Final = RetryPolicy(base_s=0.5, cap_s=2.0)
 
 
 class Playing:
@@ -76,14 +76,18 @@ class Upkeep:
 
     async def _forever(self, service: Callable[[], Awaitable[None]]) -> None:
         """A service that a lost connection interrupts, and does not end."""
+        failures = 0
         while True:
+            began_s = time.monotonic()
             try:
                 await service()
             except (DBAPIError, psycopg.Error, OSError, TimeoutError) as error:
                 log.warning(
                     "service_interrupted", service=service.__name__, why=type(error).__name__
                 )
-                await asyncio.sleep(random.uniform(0, RETRY_PAUSE_S))  # noqa: S311 - jitter
+                lasted_s = time.monotonic() - began_s
+                failures = 0 if lasted_s > SERVICE_RETRIES.cap_s else failures + 1
+                await asyncio.sleep(SERVICE_RETRIES.pause_s(failures) or 0)
 
     async def _renew_leases(self) -> None:
         while True:

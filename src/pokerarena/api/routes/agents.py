@@ -12,6 +12,7 @@ from pokerarena.agents import registry
 from pokerarena.agents.models import Agent, AgentVersion, AgentVisibility, VersionKind
 from pokerarena.api.access import needs
 from pokerarena.api.context import PartsOf, Session
+from pokerarena.api.idempotency import IdempotentRoute
 from pokerarena.api.paging import PageQuery, cut
 from pokerarena.api.shapes import (
     AgentId,
@@ -27,7 +28,7 @@ from pokerarena.api.shapes import (
 )
 from pokerarena.auth.permissions import Permission, Principal
 
-router = APIRouter(prefix="/agents", tags=["agents"])
+router = APIRouter(prefix="/agents", tags=["agents"], route_class=IdempotentRoute)
 
 VisibilityField = Annotated[AgentVisibility, Field(strict=False)]
 

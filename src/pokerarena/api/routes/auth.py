@@ -9,13 +9,14 @@ from fastapi import APIRouter, Response
 
 from pokerarena.api.access import needs
 from pokerarena.api.context import PartsOf, Session
+from pokerarena.api.idempotency import IdempotentRoute
 from pokerarena.api.routes.users import UserShown
 from pokerarena.api.shapes import PasswordText, RequestShape, Shown, UsernameText
 from pokerarena.auth import accounts, tokens
 from pokerarena.auth.models import Role
 from pokerarena.auth.permissions import Permission, Principal
 
-router = APIRouter(prefix="/auth", tags=["auth"])
+router = APIRouter(prefix="/auth", tags=["auth"], route_class=IdempotentRoute)
 
 
 class Credentials(RequestShape):

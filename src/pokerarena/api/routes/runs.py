@@ -10,6 +10,7 @@ from pydantic import Field
 from pokerarena.api.access import needs
 from pokerarena.api.context import PartsOf, Session
 from pokerarena.api.hand_shapes import HandSummary, SeatNet
+from pokerarena.api.idempotency import IdempotentRoute
 from pokerarena.api.paging import PageQuery, cut
 from pokerarena.api.run_shapes import ResultsShown, RunShown, RunSummary, results_shown
 from pokerarena.api.shapes import INT32_MAX, Page, RequestShape, RunId, Shown, TableId
@@ -22,8 +23,8 @@ from pokerarena.runs.viewers import SeenRun, see_run, visible_runs
 from pokerarena.stats.voids import void_counts
 from pokerarena.tables import service as tables
 
-of_table = APIRouter(prefix="/tables/{table_id}/runs", tags=["runs"])
-router = APIRouter(prefix="/runs", tags=["runs"])
+of_table = APIRouter(prefix="/tables/{table_id}/runs", tags=["runs"], route_class=IdempotentRoute)
+router = APIRouter(prefix="/runs", tags=["runs"], route_class=IdempotentRoute)
 
 
 class NewRun(RequestShape):

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from pokerarena.api.access import needs
 from pokerarena.api.context import PartsOf, Session
+from pokerarena.api.idempotency import IdempotentRoute
 from pokerarena.api.paging import PageQuery, cut
 from pokerarena.api.shapes import (
     INT32_MAX,
@@ -30,7 +31,7 @@ from pokerarena.errors import Unauthenticated
 from pokerarena.tables import rules, service
 from pokerarena.tables.models import BustPolicy, Format, RevealPolicy, Table, Visibility
 
-router = APIRouter(prefix="/tables", tags=["tables"])
+router = APIRouter(prefix="/tables", tags=["tables"], route_class=IdempotentRoute)
 
 AnteKind = Literal["each", "big_blind"]
 SeatCount = Annotated[int, Field(ge=2, le=10)]

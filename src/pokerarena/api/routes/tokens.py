@@ -10,13 +10,14 @@ from pydantic import Field
 
 from pokerarena.api.access import needs
 from pokerarena.api.context import PartsOf, Session
+from pokerarena.api.idempotency import IdempotentRoute
 from pokerarena.api.paging import PageQuery, cut
 from pokerarena.api.shapes import Page, RequestShape, Shown, TokenId, TokenName
 from pokerarena.auth import tokens
 from pokerarena.auth.models import ApiToken, TokenKind
 from pokerarena.auth.permissions import Permission, Principal, Scope
 
-router = APIRouter(prefix="/tokens", tags=["tokens"])
+router = APIRouter(prefix="/tokens", tags=["tokens"], route_class=IdempotentRoute)
 
 EXPIRES_IN_MAX_S = 10 * 366 * 86_400
 

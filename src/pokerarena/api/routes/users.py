@@ -10,6 +10,7 @@ from pydantic import Field
 
 from pokerarena.api.access import needs
 from pokerarena.api.context import PartsOf, Session
+from pokerarena.api.idempotency import IdempotentRoute
 from pokerarena.api.paging import PageQuery, cut
 from pokerarena.api.shapes import Page, PasswordText, RequestShape, Shown, UserId, UsernameText
 from pokerarena.auth import accounts, tokens
@@ -18,8 +19,8 @@ from pokerarena.auth.passwords import check_new_password
 from pokerarena.auth.permissions import Permission, Principal
 from pokerarena.errors import Forbidden
 
-me = APIRouter(prefix="/me", tags=["me"])
-router = APIRouter(prefix="/users", tags=["users"])
+me = APIRouter(prefix="/me", tags=["me"], route_class=IdempotentRoute)
+router = APIRouter(prefix="/users", tags=["users"], route_class=IdempotentRoute)
 
 
 class UserShown(Shown):
@@ -78,6 +79,7 @@ async def change_password(
     caller: Annotated[Principal, needs(Permission.PASSWORD_CHANGE)],
     body: PasswordChange,
     parts: PartsOf,
+    session: Session,
 ) -> Response:
     """Change one's password. Every other session of the account ends; personal tokens stay."""
     check_new_password(
@@ -85,17 +87,15 @@ async def change_password(
         username=caller.username,
         min_length=parts.settings.password_min_length,
     )
-    async with parts.database.unit_of_work() as session:
-        old_hash = (await accounts.get(session, caller.known_id())).password_hash
+    old_hash = (await accounts.get(session, caller.known_id())).password_hash
     verdict = await parts.hasher.verify(old_hash, body.current_password)
     if not verdict.right:
         raise Forbidden("password_wrong", "current_password is not your present password.")
     new_hash = await parts.hasher.hash(body.new_password)
-    async with parts.database.unit_of_work() as session:
-        await accounts.change_password(
-            session, user_id=caller.known_id(), old_hash=old_hash, new_hash=new_hash
-        )
-        await tokens.end_sessions(session, caller.known_id(), but=caller.token_id)
+    await accounts.change_password(
+        session, user_id=caller.known_id(), old_hash=old_hash, new_hash=new_hash
+    )
+    await tokens.end_sessions(session, caller.known_id(), but=caller.token_id)
     return Response(status_code=204)
 
 

@@ -1,0 +1,131 @@
+"""agent-host: the process that runs hosted agents for workers, apart from the control plane.
+
+Owns the server side: who may connect, how many agents fit, and their players. It holds no database
+address and no key but a public one, and refuses to start where it finds more.
+
+    python -m pokerarena.sandbox.host --socket PATH --name NAME --public-key FILE …
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import ssl
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pokerarena.errors import ArenaError, ConfigurationError
+from pokerarena.sandbox import rootfs
+from pokerarena.sandbox.confinement import cut_off, refuse_secrets
+from pokerarena.sandbox.home import DEFAULT_BASE, SandboxHome
+from pokerarena.sandbox.host_connection import AgentHost, HostSettings
+from pokerarena.sandbox.limits import MIB
+from pokerarena.sandbox.runtime import RuntimeName, find_runtime
+from pokerarena.sandbox.service_tokens import TokenJudge, read_public_key
+from pokerarena.sandbox.store import AgentStore
+from pokerarena.sandbox.tickets import TicketCounter, counter_path
+
+
+async def serve(
+    host: AgentHost,
+    *,
+    socket_path: Path | None = None,
+    address: tuple[str, int] | None = None,
+    tls: ssl.SSLContext | None = None,
+    ready: Callable[[str], None] = print,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then leave nothing behind."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if socket_path is not None:
+        # Before anybody is served there is nothing that a blocking call could hold up.
+        socket_path.unlink(missing_ok=True)  # noqa: ASYNC240
+        host.counter = TicketCounter(counter_path(socket_path))
+        server = await loop.create_unix_server(host.connection, str(socket_path))
+        socket_path.chmod(0o660)  # noqa: ASYNC240
+        where = str(socket_path)
+    elif address is not None and tls is not None:
+        server = await loop.create_server(host.connection, *address, ssl=tls)
+        where = "{}:{}".format(*server.sockets[0].getsockname()[:2])
+    else:
+        raise ConfigurationError("give a socket path, or an address with a TLS certificate and key")
+    ready(f"ready {where}")
+    try:
+        await stop.wait()
+    finally:
+        server.close()
+        await host.close()
+        host.home.close()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="agent-host", description="Run hosted agents.")
+    parser.add_argument("--name", required=True, help="the audience of its tokens")
+    parser.add_argument("--public-key", type=Path, required=True)
+    parser.add_argument("--rootfs", type=Path, required=True)
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--base", type=Path, default=DEFAULT_BASE)
+    parser.add_argument("--runtime", type=RuntimeName, default=RuntimeName.RUNC)
+    parser.add_argument("--socket", type=Path)
+    parser.add_argument("--listen", help="HOST:PORT, with --tls-certificate and --tls-private")
+    parser.add_argument("--tls-certificate", type=Path)
+    parser.add_argument("--tls-private", type=Path)
+    parser.add_argument("--players-max", type=int, default=64)
+    parser.add_argument("--memory-mib", type=int, default=4096)
+    parser.add_argument("--hide", type=Path, action="append", default=[])
+    options = parser.parse_args(arguments)
+    try:
+        _run(options)
+    except ArenaError as error:
+        print(f"agent-host: {error.message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    refuse_secrets(os.environ)
+    judge = TokenJudge(read_public_key(options.public_key), options.name, time.time)
+    if wrong := rootfs.check_record(options.rootfs):
+        raise ConfigurationError(wrong)
+    runtime = find_runtime(options.runtime)
+    tls, address = None, None
+    if options.listen:
+        if not (options.tls_certificate and options.tls_private):
+            raise ConfigurationError("--listen needs --tls-certificate and --tls-private")
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(options.tls_certificate, options.tls_private)
+        name, _, port = options.listen.rpartition(":")
+        address = (name, int(port))
+    # Behind a socket on this machine it needs no network at all.
+    cut_off(options.hide, network=address is not None)
+    settings = HostSettings(
+        options.name, players_max=options.players_max, memory_bytes=options.memory_mib * MIB
+    )
+
+    async def run() -> None:
+        home = SandboxHome(runtime, options.rootfs / rootfs.ROOT, options.base)
+        host = AgentHost(settings, home, AgentStore(options.store), judge)
+        await serve(
+            host,
+            socket_path=options.socket,
+            address=address,
+            tls=tls,
+            ready=lambda line: print(line, flush=True),
+        )
+
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(run())
+    else:
+        uvloop.run(run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
