@@ -12,6 +12,7 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from enum import StrEnum
 from functools import lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -118,11 +119,27 @@ class Settings(BaseSettings):
         le=65_535,
         description="port that the API listens on; 0 takes a free one",
     )
+    api_trusted_proxies: CommaSeparated = Field(
+        default=(),
+        description="networks of proxies whose X-Forwarded-For is believed, e.g. 10.0.0.0/8",
+    )
     api_max_body_bytes: int = Field(
         default=256 * 1024, ge=1024, le=64 * 1024 * 1024, description="the largest request body"
     )
     api_body_timeout_s: float = Field(
         default=30.0, gt=0, le=600, description="how long a request body may take to arrive"
+    )
+    api_json_depth_max: int = Field(
+        default=32, ge=4, le=500, description="how deep a request body may nest"
+    )
+    api_url_max_bytes: int = Field(
+        default=4096, ge=256, le=32_768, description="the longest path with its query"
+    )
+    api_headers_timeout_s: float = Field(
+        default=10.0, gt=0, le=300, description="how long the head of a request may take to arrive"
+    )
+    api_send_timeout_s: float = Field(
+        default=30.0, gt=0, le=600, description="how long a client may leave a response unread"
     )
     api_requests_max: int = Field(
         default=1000, ge=1, le=100_000, description="requests in progress in one process"
@@ -166,6 +183,25 @@ class Settings(BaseSettings):
         gt=0,
         le=120,
         description="a silent live stream says this often that it is alive",
+    )
+
+    # Rate limits: requests a minute of one token. A user's tokens together have twice as much.
+    rate_limit_store: SecretStr = Field(
+        default=SecretStr("memory://"),
+        description="where rate limits count: `memory://` (each process alone), or the URL of a "
+        "Redis or Valkey that all API processes share",
+    )
+    rate_read_per_min: int = Field(default=1200, ge=0, description="cheap reads; 0: no limit")
+    rate_expensive_per_min: int = Field(
+        default=300, ge=0, description="reads that cost: results, lists of hands, replays"
+    )
+    rate_write_per_min: int = Field(default=300, ge=0, description="changes")
+    rate_auth_per_min: int = Field(
+        default=60, ge=0, description="logins and registrations, of one address"
+    )
+    rate_stream_per_min: int = Field(default=60, ge=0, description="live streams opened")
+    rate_address_factor: int = Field(
+        default=5, ge=1, le=1000, description="an address has so many times a token's limit"
     )
 
     # Per-user quotas.
@@ -330,6 +366,8 @@ class Settings(BaseSettings):
     def _refuse_development_defaults(self) -> Settings:
         if self.run_lease_renew_s * 2 > self.run_lease_s:
             raise ValueError("run_lease_renew_s must be at most half of run_lease_s")
+        for network in self.api_trusted_proxies:
+            ip_network(network)
         if self.environment is Environment.PRODUCTION:
             for name in ("master_key", "token_pepper"):
                 if not getattr(self, name).get_secret_value():

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.api.arena import PASSWORD
+from tests.api.arena import NO_RATE_LIMITS, PASSWORD
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -36,6 +36,7 @@ class Server:
                 "POKERARENA_REGISTRATION": "open",
                 "POKERARENA_ARGON2_MEMORY_KIB": "8192",
                 "POKERARENA_LOG_FORMAT": "json",
+                **{f"POKERARENA_{name.upper()}": "0" for name in NO_RATE_LIMITS},
                 **environment,
             },
             stdout=subprocess.PIPE,

@@ -111,7 +111,7 @@ async def test_each_incident_fires_its_own_alert_and_no_other(
                 for _ in range(20):
                     api.ok("GET", "/v1/me")
                 await asyncio.to_thread(
-                    until, "hands", lambda: server.value("pokerarena_hands_stored_total") > 5
+                    until, "hands", lambda: server.value("sum(pokerarena_hands_stored_total)") > 5
                 )
                 await settled(server)
                 assert server.firing() == set(), "a healthy arena"

@@ -16,6 +16,7 @@ from fastapi.routing import iter_route_contexts
 
 from pokerarena.api import idempotency
 from pokerarena.api.context import PartsOf, Session
+from pokerarena.api.envelope import route_template
 from pokerarena.auth import tokens
 from pokerarena.auth.permissions import RULES, Permission, Principal, Who, authorize
 from pokerarena.errors import Unauthenticated
@@ -42,6 +43,8 @@ class Requirement:
                 if name in request.path_params
             }
         )
+        path = route_template(request.scope)
+        await parts.rate_limits.admit_address(request, path)
         rule = RULES[self.permission]
         if rule.who is Who.ANYONE and rule.scope is None:
             # Nothing here depends on the caller, so a stale token must not be in the way.
@@ -50,6 +53,7 @@ class Requirement:
         if (text := bearer_text(request)) is not None:
             principal = await tokens.authenticate(session, parts.token_mac, text)
             bind_contextvars(user_id=id_text(IdKind.USER, principal.known_id()))
+        await parts.rate_limits.admit_caller(request, path, principal)
         authorize(principal, self.permission)
         request.state.idempotency = await idempotency.begin(request, parts, session, principal)
         return principal

@@ -20,6 +20,7 @@ from pokerarena.api.context import Parts
 from pokerarena.api.envelope import Envelope
 from pokerarena.api.hub import LiveHub
 from pokerarena.api.idempotency import CHANGING_METHODS, HEADER, sweep_forever
+from pokerarena.api.rate_limits import RateLimits
 from pokerarena.api.routes import (
     agents,
     auth,
@@ -69,6 +70,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
         token_mac=TokenMac(settings.token_pepper_bytes()),
         sealer=Sealer(settings.master_key_bytes()),
         hub=LiveHub(settings, database),
+        rate_limits=RateLimits(settings),
     )
 
     @asynccontextmanager

@@ -17,6 +17,7 @@ from pokerarena.settings import Settings
 
 if TYPE_CHECKING:
     from pokerarena.api.hub import LiveHub
+    from pokerarena.api.rate_limits import RateLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Parts:
     token_mac: TokenMac
     sealer: Sealer
     hub: LiveHub
+    rate_limits: RateLimits
 
 
 def _parts(request: Request) -> Parts:

@@ -34,6 +34,7 @@ STATUS_OF_KIND = {
     ErrorKind.NOT_FOUND: 404,
     ErrorKind.CONFLICT: 409,
     ErrorKind.QUOTA: 409,
+    ErrorKind.THROTTLED: 429,
     ErrorKind.UNAVAILABLE: 503,
 }
 
@@ -45,6 +46,7 @@ _HTTP_CODES = {
     404: ("route_not_found", "There is nothing at this path; /openapi.json lists what there is."),
     405: ("method_not_allowed", "This path does not take this method; see the Allow header."),
     408: ("body_timeout", "The body did not arrive in time; send it at once."),
+    422: ("body_too_deep", "The body nests deeper than this server takes."),
     413: ("body_too_large", "The body is larger than this server takes."),
 }
 
@@ -108,7 +110,10 @@ async def _arena_error(request: Request, error: Exception) -> Response:
     status = STATUS_OF_KIND[error.kind]
     if error.kind in (ErrorKind.UNAUTHENTICATED, ErrorKind.FORBIDDEN):
         log.info("access_refused", code=error.code, status=status)
-    return problem(request, status, error.code, error.message, extra=error.context)
+    headers = None
+    if error.kind is ErrorKind.THROTTLED:
+        headers = {"Retry-After": str(error.context["retry_after_s"])}
+    return problem(request, status, error.code, error.message, extra=error.context, headers=headers)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
