@@ -13,7 +13,7 @@ DEMO_ARGS ?=
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 
-.PHONY: help setup demo test check bench fmt docs lock clean
+.PHONY: help setup demo test check scan dast bench fmt docs lock clean
 
 help: ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -32,6 +32,12 @@ test: $(INSTALLED) ## run every test (ARGS="-k name" for some)
 
 check: $(INSTALLED) ## run every check that needs no test
 	@scripts/check
+
+scan: $(INSTALLED) ## look for weaknesses (ARGS=--strict where there is a network)
+	@scripts/scan $(ARGS)
+
+dast: $(INSTALLED) ## attack the API with 50,000 generated requests (ARGS="--calls N --seed S")
+	$(BIN)/python -m tests.api.attack $(ARGS)
 
 bench: $(INSTALLED) ## measure, against others in the same run
 	$(BIN)/python -m bench $(ARGS)

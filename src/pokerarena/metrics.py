@@ -180,7 +180,7 @@ POOL_CONNECTIONS = _gauge(
 # What the database says of the whole arena; every worker asks, and all say the same.
 QUEUE_JOBS = _gauge("pokerarena_queue_jobs", "Jobs in the queue", "status")
 QUEUE_OLDEST_SECONDS = _gauge(
-    "pokerarena_queue_oldest_job_seconds", "How long the oldest job that may start has waited"
+    "pokerarena_queue_oldest_job_seconds", "How long the oldest job that waits has waited"
 )
 RUNS_ACTIVE = _gauge("pokerarena_runs_active", "Runs that are queued or running", "status")
 RUNS_OLDEST_SECONDS = _gauge(

@@ -118,7 +118,7 @@ async def test_each_incident_fires_its_own_alert_and_no_other(
 
                 with agent(*MISBEHAVING, "drip") as (url, _):
                     slow = await arena.order(
-                        [url, "caller"], 1000, format="reset", action_time_ms=150
+                        [url, "caller"], 100_000, format="reset", action_time_ms=150
                     )
                     await asyncio.to_thread(until, "a slow agent", server.firing)
                     assert server.firing() == {"AgentsSlow"}

@@ -32,13 +32,12 @@ _JOBS: Final = text(
     "SELECT status::text, count(*) FROM procrastinate_jobs"
     " WHERE task_name = :task AND status IN ('todo', 'doing', 'failed') GROUP BY status"
 )
-# A job's age is that of its latest deferral; one that is scheduled for later is not late yet.
+# A job that full workers send back again and again has waited since it was made.
 _OLDEST_JOB: Final = text(
-    "SELECT extract(epoch FROM clock_timestamp() - min(greatest(j.scheduled_at, e.at)))"
-    " FROM procrastinate_jobs j CROSS JOIN LATERAL ("
-    "  SELECT max(at) AS at FROM procrastinate_events WHERE job_id = j.id) AS e"
+    "SELECT extract(epoch FROM clock_timestamp() - min(e.at))"
+    " FROM procrastinate_jobs j JOIN procrastinate_events e"
+    " ON e.job_id = j.id AND e.type = 'deferred'"
     " WHERE j.task_name = :task AND j.status = 'todo'"
-    " AND (j.scheduled_at IS NULL OR j.scheduled_at <= clock_timestamp())"
 )
 _RUNS: Final = text(
     "SELECT status, count(*),"

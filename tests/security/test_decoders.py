@@ -1,0 +1,55 @@
+"""Every decoder of what strangers send: whatever it is, an answer or its own refusal, in bounds."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pokerarena.api.paging import decode_cursor
+from pokerarena.errors import ArenaError
+from pokerarena.history.codec import CorruptRecord
+from pokerarena.history.live import decode_live
+from pokerarena.ids import IdKind, parse_id
+from pokerarena.protocol.answers import MalformedAnswer, decode_answer, decode_batch
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["action", "amount", "note", "decision_id"]) | st.text(), inner
+        )
+    ),
+    max_leaves=10,
+)
+ANYTHING = st.binary(max_size=400) | JSON.map(lambda value: json.dumps(value).encode())
+MANY = settings(max_examples=300, deadline=None)
+
+
+@MANY
+@given(ANYTHING)
+def test_answers_of_agents(body: bytes) -> None:
+    with contextlib.suppress(MalformedAnswer):
+        decode_answer(body, max_bytes=200)
+    with contextlib.suppress(MalformedAnswer):
+        decode_batch(body, ["a", "b"], max_bytes=400)
+
+
+@MANY
+@given(st.text(max_size=300))
+def test_ids_and_cursors(text: str) -> None:
+    for kind in IdKind:
+        with contextlib.suppress(ValueError):
+            parse_id(kind, text)
+    with contextlib.suppress(ArenaError):
+        decode_cursor(text)
+
+
+@MANY
+@given(ANYTHING.map(lambda body: body.decode(errors="replace")))
+def test_live_notifications(payload: str) -> None:
+    with contextlib.suppress(ValueError, KeyError, TypeError, CorruptRecord, ArenaError):
+        decode_live(payload)
