@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pokerarena_sdk.view import View
 
-SECRET_VARIABLE = "POKERARENA_SIGNING_SECRET"  # noqa: S105 - a name, not a secret
+SECRET_VARIABLE = "POKERARENA_SIGNING_SECRET"  # noqa: S105 - a name, not a secret  # pragma: allowlist secret
 MAX_BODY_BYTES = 1 << 20
 IDLE_TIMEOUT_S = 120
 
