@@ -17,7 +17,6 @@ few hands against it and tells you what it got wrong.
 
 import argparse
 import base64
-import contextlib
 import hashlib
 import hmac
 import json
@@ -179,11 +178,11 @@ def serve(decide, host, port, secret=None, think_ms=0):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
     with Server((host, port), Handler) as server:
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(stop, lambda *_: sys.exit(0))
         shown = f"[{host}]" if ":" in host else host
         print(f"agent ready http://{shown}:{server.server_port}/", flush=True)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        with contextlib.suppress(KeyboardInterrupt):
-            server.serve_forever(poll_interval=0.1)
+        server.serve_forever(poll_interval=0.1)
 
 
 def is_signed(headers, body, secret):

@@ -26,6 +26,7 @@ class IdKind(StrEnum):
     TABLE = "table"
     RUN = "run"
     HAND = "hand"
+    DEAD_LETTER = "dead"
 
 
 def new_id() -> UUID:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from pokerarena.errors import ConfigurationError
+from pokerarena.settings_operations import OperationsSettings
 
 ENV_PREFIX = "POKERARENA_"
 DEVELOPMENT_SECRET_MARK = "development-only"  # noqa: S105 - it marks secrets that are none
@@ -49,7 +50,7 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_com
 CommaSeparatedPorts = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split_commas)]
 
 
-class Settings(BaseSettings):
+class Settings(OperationsSettings):
     """All settings of all roles; each role reads the part that it needs."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
@@ -185,25 +186,6 @@ class Settings(BaseSettings):
         description="a silent live stream says this often that it is alive",
     )
 
-    # Rate limits: requests a minute of one token. A user's tokens together have twice as much.
-    rate_limit_store: SecretStr = Field(
-        default=SecretStr("memory://"),
-        description="where rate limits count: `memory://` (each process alone), or the URL of a "
-        "Redis or Valkey that all API processes share",
-    )
-    rate_read_per_min: int = Field(default=1200, ge=0, description="cheap reads; 0: no limit")
-    rate_expensive_per_min: int = Field(
-        default=300, ge=0, description="reads that cost: results, lists of hands, replays"
-    )
-    rate_write_per_min: int = Field(default=300, ge=0, description="changes")
-    rate_auth_per_min: int = Field(
-        default=60, ge=0, description="logins and registrations, of one address"
-    )
-    rate_stream_per_min: int = Field(default=60, ge=0, description="live streams opened")
-    rate_address_factor: int = Field(
-        default=5, ge=1, le=1000, description="an address has so many times a token's limit"
-    )
-
     # Per-user quotas.
     agents_per_user_max: int = Field(default=100, ge=1, description="agents of one user")
     versions_per_agent_max: int = Field(default=1000, ge=1, description="versions of one agent")
@@ -294,6 +276,15 @@ class Settings(BaseSettings):
         le=300,
         description="how often a worker looks for runs that another one left",
     )
+    queue_keep_s: int = Field(
+        default=7 * 86_400, ge=60, le=366 * 86_400, description="how long ended jobs are kept"
+    )
+    dead_letters_keep_s: int = Field(
+        default=90 * 86_400,
+        ge=60,
+        le=10 * 366 * 86_400,
+        description="how long closed dead letters are kept; open ones stay",
+    )
     run_recoveries_max: int = Field(
         default=5, ge=1, le=100, description="recoveries in a row without one completed hand"
     )
@@ -317,51 +308,6 @@ class Settings(BaseSettings):
         default=8.0, gt=0, le=50, description="pictures a second of a watched table"
     )
 
-    # Metrics. They are served where nothing else is, and not at all unless a port is named.
-    metrics_host: str = Field(
-        default="127.0.0.1", description="address that metrics are served on, at `/metrics`"
-    )
-    api_metrics_port: int | None = Field(
-        default=None,
-        ge=0,
-        le=65_535,
-        description="port of an API process's metrics; none: not served, 0 takes a free one",
-    )
-    worker_metrics_port: int | None = Field(
-        default=None, ge=0, le=65_535, description="port of a worker's metrics, likewise"
-    )
-    metrics_interval_s: float = Field(
-        default=2.0,
-        ge=0.1,
-        le=60,
-        description="how often player processes report, and the database is asked",
-    )
-
-    # Traces.
-    otlp_endpoint: str = Field(
-        default="",
-        pattern=r"^(https?://[^\s?#]+)?$",
-        description="collector of traces over OTLP/HTTP, e.g. http://127.0.0.1:4318; empty: none",
-    )
-    trace_sample_ratio: float = Field(
-        default=1.0, ge=0, le=1, description="share of requests that begin a trace"
-    )
-    trace_hand_every: int = Field(
-        default=100, ge=1, description="of a traced run, the first hand and every n-th is traced"
-    )
-
-    # Logs.
-    log_level: str = Field(
-        default="INFO",
-        pattern="^(DEBUG|INFO|WARNING|ERROR)$",
-        description="the least important events that are logged",
-    )
-    log_format: str = Field(
-        default="auto",
-        pattern="^(auto|json|console)$",
-        description="`json`, `console`, or `auto`: console where stderr is a terminal",
-    )
-
     @model_validator(mode="after")
     def _refuse_development_defaults(self) -> Settings:
         if self.run_lease_renew_s * 2 > self.run_lease_s:
@@ -379,6 +325,10 @@ class Settings(BaseSettings):
     def master_key_bytes(self) -> bytes:
         """The 32 bytes of the sealing key."""
         return _key_bytes("master_key", self.master_key, self.environment)
+
+    def backup_key_bytes(self) -> bytes:
+        """The 32 bytes that backups are sealed under."""
+        return _key_bytes("backup_key", self.backup_key, self.environment)
 
     def token_pepper_bytes(self) -> bytes:
         """The 32 bytes of the token pepper."""

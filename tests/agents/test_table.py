@@ -47,7 +47,10 @@ def agents():
 async def play(players, hands, settings, before_hand=lambda number: None):
     """Fallbacks by seat; fails unless every hand ends and conserves its chips."""
     count = len(players)
-    seats = {seat: SeatedPlayer(p, settings) for seat, p in enumerate(players, start=1)}
+    seats = {
+        seat: SeatedPlayer(player, of_seat)
+        for seat, (player, of_seat) in enumerate(zip(players, settings, strict=True), start=1)
+    }
     fallbacks = defaultdict(Counter)
     for number in range(1, hands + 1):
         before_hand(number)
@@ -79,8 +82,11 @@ async def test_bad_agents_fail_under_their_own_reasons_and_disturb_nobody(agents
         if number == HANDS // 2:
             agents["good"].kill()
 
-    # A circuit that never opens, so that every decision is asked for.
-    settings = SeatSettings(time_limit_ms=150, circuit_failure_limit=10_000)
+    # A circuit that never opens, so that every decision is asked for. Only who drips has little
+    # time: the others must not fail under another's reason on a busy machine.
+    patient = SeatSettings(time_limit_ms=20_000, circuit_failure_limit=10_000)
+    short = SeatSettings(time_limit_ms=150, circuit_failure_limit=10_000)
+    settings = [patient, patient, short, patient, patient, patient]
     fallbacks = await play(players, HANDS, settings, kill_half_way)
     await dialer.close()
     assert set(fallbacks[1]) == {None, "connect_failed"}
@@ -95,7 +101,7 @@ async def test_a_dead_agent_costs_a_few_timeouts_and_then_no_time_at_all():
         dialer = Dialer(EgressPolicy(allow_private=True))
         players = [HttpPlayer(server.url("hang"), dialer), HousePlayer("caller", b"seed")]
         settings = SeatSettings(time_limit_ms=50, circuit_failure_limit=4, circuit_cooldown_s=3_600)
-        fallbacks = await play(players, 200, settings)
+        fallbacks = await play(players, 200, [settings, SeatSettings()])
         await dialer.close()
     assert fallbacks[1]["timeout"] == 4
     assert fallbacks[1]["circuit_open"] >= 100

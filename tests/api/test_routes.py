@@ -34,6 +34,7 @@ KINDS = {
     "hand_id": IdKind.HAND,
     "user_id": IdKind.USER,
     "token_id": IdKind.TOKEN,
+    "letter_id": IdKind.DEAD_LETTER,
 }
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/tokens"): {"name": "t", "scopes": ["runs:read"], "expires_in_s": 60},

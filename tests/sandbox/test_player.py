@@ -220,10 +220,10 @@ async def test_callbacks_in_flight_share_their_cpu_and_save_nothing(home, hosted
     )
     async with hosted(home, source, max_in_flight=8) as agent:
         # Eight of 150 ms each are within 8 × 300.
-        replies = await asyncio.gather(*(agent.ask(5_000, hand_no=150) for _ in range(8)))
+        replies = await asyncio.gather(*(agent.ask(60_000, hand_no=150) for _ in range(8)))
         assert [reply.action for reply in replies] == ["fold"] * 8
         # One of 600 ms is not, whatever was saved before.
-        assert (await agent.ask(5_000, hand_no=600)).reason is FallbackReason.SANDBOX_CPU
+        assert (await agent.ask(60_000, hand_no=600)).reason is FallbackReason.SANDBOX_CPU
 
 
 async def test_between_turns_it_is_frozen(home, hosted):

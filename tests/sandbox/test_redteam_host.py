@@ -33,7 +33,7 @@ findings['agent'] = sorted(os.listdir('/agent'))
 
 async def test_no_secret_of_ours_is_anywhere_inside(home, hosted, monkeypatch, open_folder):
     monkeypatch.setenv("POKERARENA_DATABASE_URL", "postgresql://HUNTED")
-    monkeypatch.setenv("POKERARENA_MASTER_KEY", "HUNTED")
+    monkeypatch.setenv("POKERARENA_MASTER_KEY", "HUNTED")  # pragma: allowlist secret
     (open_folder / "secret").write_text("HUNTED")
     async with hosted(home, reporting(HUNT)) as agent:
         findings = await agent.note()
@@ -46,7 +46,7 @@ async def test_no_secret_of_ours_is_anywhere_inside(home, hosted, monkeypatch, o
 
 
 async def test_the_opponents_code_cards_and_chance_are_out_of_reach(home, hosted, store):
-    opponent = "import random\nrandom.seed(7)\nsecret = 'opponent'\ndef act(view): return 'fold'\n"
+    opponent = "import random\nrandom.seed(7)\nhidden = 'opponent'\ndef act(view): return 'fold'\n"
     async with hosted(home, opponent) as other:
         await other.ask()
         digests = [path.name for path in store.root.iterdir()]

@@ -24,6 +24,7 @@ from pokerarena.api.rate_limits import RateLimits
 from pokerarena.api.routes import (
     agents,
     auth,
+    dead_letters,
     hands,
     live,
     program,
@@ -56,6 +57,7 @@ V1_ROUTERS = (
     runs.of_table,
     runs.router,
     hands.router,
+    dead_letters.router,
 )
 
 

@@ -121,6 +121,7 @@ class Permission(Enum):
     RUN_CREATE = "start a run at one's own table"
     RUN_READ = "read a run, its results, its hands and their replays as far as one may see them"
     RUN_CONTROL = "stop or resume a run of one's own table"
+    DEAD_LETTERS_MANAGE = "list, read, retry and discard dead letters"
 
 
 RULES: dict[Permission, Rule] = {
@@ -145,6 +146,7 @@ RULES: dict[Permission, Rule] = {
     Permission.RUN_CREATE: Rule(Who.USER, Scope.RUNS_WRITE, Ownership.OWNER),
     Permission.RUN_READ: Rule(Who.ANYONE, Scope.RUNS_READ, Ownership.VISIBLE),
     Permission.RUN_CONTROL: Rule(Who.USER, Scope.RUNS_WRITE, Ownership.OWNER),
+    Permission.DEAD_LETTERS_MANAGE: Rule(Who.OPERATOR, Scope.OPERATOR),
 }
 
 

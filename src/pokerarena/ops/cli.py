@@ -14,7 +14,19 @@ import typer
 
 from pokerarena import __version__
 from pokerarena.errors import ArenaError
-from pokerarena.ops.commands import admin, agent, doctor, match, migrate, serve, up, verify, watch
+from pokerarena.ops.commands import (
+    admin,
+    agent,
+    backup,
+    dead_letters,
+    doctor,
+    match,
+    migrate,
+    serve,
+    up,
+    verify,
+    watch,
+)
 from pokerarena.ops.embedded_errors import EmbeddedPostgresError
 
 EXIT_FAILED = 1
@@ -44,6 +56,8 @@ app.command("verify")(verify.verify)
 app.add_typer(migrate.commands, name="migrate")
 app.add_typer(agent.commands, name="agent")
 app.add_typer(admin.commands, name="admin")
+app.add_typer(backup.commands, name="backup")
+app.add_typer(dead_letters.commands, name="dead-letters")
 
 
 def _show_version(wanted: bool) -> None:

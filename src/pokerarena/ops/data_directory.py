@@ -14,12 +14,14 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from pokerarena.errors import ConfigurationError
 from pokerarena.ops import system_user
+from pokerarena.settings import Settings, load_settings
 
 SECRET_BYTES: Final = 32
-SECRET_NAMES: Final = ("master_key", "token_pepper")
+SECRET_NAMES: Final = ("master_key", "token_pepper", "backup_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +121,33 @@ def _make(path: Path) -> None:
 def _make_secret(path: Path) -> None:
     if not path.exists():
         write_private(path, base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode() + "\n")
+
+
+def settings_of(data_dir: Path | None) -> Settings:
+    """The settings of the arena in this directory, or those of the environment.
+
+    Raises `ConfigurationError`. The arena need not run; where it does, its database is named.
+    """
+    if data_dir is None:
+        return load_settings()
+    path = data_dir.expanduser().absolute()
+    if not (path / "secrets").is_dir():
+        raise ConfigurationError(f"{path} is not the data directory of an arena.")
+    directory = DataDirectory(path)
+    values: dict[str, str] = {}
+    for name in SECRET_NAMES:
+        try:
+            values[name] = (directory.secrets / name).read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            continue  # made by a release that had no such secret
+    try:
+        lines = (directory.postgres / "postmaster.pid").read_text().splitlines()
+        socket_directory = lines[4]
+    except (OSError, IndexError):
+        socket_directory = str(directory.postgres)
+    host = quote(socket_directory, safe="")
+    return load_settings(
+        database_url=f"postgresql+psycopg://postgres@/pokerarena?host={host}",
+        backup_spool_directory=str(path / "wal-spool"),
+        **values,
+    )

@@ -48,6 +48,8 @@ _BASE_SETTINGS: Final = {
     "shared_buffers": "128MB",
     "wal_compression": "pglz",
     "max_wal_size": "2GB",
+    # A backup that stopped receiving must not fill the disk with what it did not fetch.
+    "max_slot_wal_keep_size": "8GB",
     "log_destination": "stderr",
     "logging_collector": "on",
     # One file for each day of the week, overwritten a week later: bounded without any care.
@@ -64,9 +66,16 @@ _BASE_SETTINGS: Final = {
 class EmbeddedPostgres:
     """One PostgreSQL cluster in `data_dir`, served on a socket while it is started."""
 
-    def __init__(self, data_dir: Path, *, settings: Mapping[str, str] = NO_SETTINGS) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        settings: Mapping[str, str] = NO_SETTINGS,
+        start_timeout_s: float = START_TIMEOUT_S,
+    ) -> None:
         self.data_dir = data_dir.expanduser().absolute()
         self._settings = {**_BASE_SETTINGS, **settings}
+        self._start_timeout_s = start_timeout_s
         self._system_user = system_user.NAME if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
         self._lock_fd: int | None = None
@@ -293,7 +302,7 @@ class EmbeddedPostgres:
                 start_new_session=True,  # Ctrl-C belongs to the owner, who stops the server last
             )
             if (
-                _wait_until(lambda: self._ready() or not self.running, START_TIMEOUT_S)
+                _wait_until(lambda: self._ready() or not self.running, self._start_timeout_s)
                 and self.running
             ):
                 return

@@ -57,7 +57,11 @@ def examine() -> list[Finding]:
             )
             return [*findings, Finding("schema", False, text)]
         findings.append(Finding("schema", True, f"at {state.current}"))
-        checks: tuple[Callable[[Connection], Finding], ...] = (_waiting_runs, _lost_runs)
+        checks: tuple[Callable[[Connection], Finding], ...] = (
+            _waiting_runs,
+            _lost_runs,
+            _dead_letters,
+        )
         findings += [check(connection) for check in checks]
     return findings
 
@@ -145,6 +149,15 @@ def _lost_runs(connection: Connection) -> Finding:
         text = f"{count} left by a worker that died: any running worker takes them up"
         return Finding("leases", False, text)
     return Finding("leases", True, "every running run has its worker")
+
+
+def _dead_letters(connection: Connection) -> Finding:
+    row = connection.execute("SELECT count(*) FROM dead_letters WHERE state = 'open'").fetchone()
+    count = int(str(row[0])) if row else 0
+    if count:
+        text = f"{count} open: look at them with 'pokerarena dead-letters list'"
+        return Finding("dead letters", False, text)
+    return Finding("dead letters", True, "none")
 
 
 def _connect(url: str) -> Connection:

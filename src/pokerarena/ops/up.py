@@ -33,6 +33,7 @@ READY_TIMEOUT_S: Final = 60.0
 LOOK_AFTER_EVERY_S: Final = 0.2
 API_STOP_PATIENCE_S: Final = 15.0
 WORKER_STOP_PATIENCE_S: Final = 45.0
+BACKUP_STOP_PATIENCE_S: Final = 30.0
 
 
 class Arena:
@@ -60,6 +61,7 @@ class Arena:
         return {
             # An arena on one's own machine plays agents on that machine.
             "POKERARENA_CALLBACK_ALLOW_PRIVATE": "true",
+            "POKERARENA_BACKUP_SPOOL_DIRECTORY": str(self.directory.path / "wal-spool"),
             **os.environ,
             **self.directory.secret_settings(),
             "POKERARENA_DATABASE_URL": self.database_url,
@@ -78,6 +80,8 @@ class Arena:
         # Stopped in this order: the worker finishes its hands while everything else is there.
         self.add("worker", ["worker"], stop_patience_s=WORKER_STOP_PATIENCE_S)
         api = self.add("api", ["api"], stop_patience_s=API_STOP_PATIENCE_S)
+        if os.environ.get("POKERARENA_BACKUP_DIRECTORY"):
+            self.add("backup", ["backup", "serve"], stop_patience_s=BACKUP_STOP_PATIENCE_S)
         self._wait_until_ready(api)
 
     def add(self, name: str, command: Sequence[str], *, stop_patience_s: float) -> Child:

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from pokerarena.history.models import HandRow, VoidDeal
 from pokerarena.jobs import enqueue_run
+from pokerarena.runs.dead_letters import Held, bury_run
 from pokerarena.runs.formats import RunRules
 from pokerarena.runs.models import ACTIVE_STATUSES, Run, RunSeat, RunStatus
 from pokerarena.runs.seams import VoidReason
@@ -213,7 +214,14 @@ async def fail(
         "failure_detail": detail[:MAX_DETAIL_CHARS],
         "finished_at": func.clock_timestamp(),
     }
-    return await _end_epoch(session, run_id, epoch, settlement, values)
+    run = await session.get(Run, run_id, with_for_update={"key_share": True})
+    # What the end of the epoch takes away is what the letter has to tell.
+    held = None if run is None else Held.of(run)
+    if not await _end_epoch(session, run_id, epoch, settlement, values):
+        return False
+    assert held is not None
+    await bury_run(session, held, code=code, detail=detail, attempts=held.recoveries + 1)
+    return True
 
 
 async def expire_leases(session: AsyncSession, claimed_by: str) -> int:

@@ -105,6 +105,49 @@ class Run(Base):
     finished_at: Mapped[datetime | None]
 
 
+class DeadLetterState(StrEnum):
+    """``open`` waits for a person."""
+
+    OPEN = "open"
+    RETRIED = "retried"
+    DISCARDED = "discarded"
+
+
+class DeadLetter(Base):
+    """Something that gave up: a run that failed by our fault, or a job without attempts left."""
+
+    __tablename__ = "dead_letters"
+    __table_args__ = (
+        CheckConstraint("subject IN ('run', 'job')", name="subject"),
+        CheckConstraint("state IN ('open', 'retried', 'discarded')", name="state"),
+        CheckConstraint("(state = 'open') = (closed_at IS NULL)", name="closed"),
+        Index(
+            "uq_dead_letters_open_run",
+            "run_id",
+            unique=True,
+            postgresql_where=text("state = 'open'"),
+        ),
+        Index("ix_dead_letters_job_id", "job_id"),
+        Index("ix_dead_letters_state", "state", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    subject: Mapped[str] = mapped_column(String(16))
+    run_id: Mapped[UUID | None] = mapped_column(ForeignKey("runs.id"))
+    job_id: Mapped[int | None] = mapped_column(BigInteger)
+    code: Mapped[str] = mapped_column(String(60))
+    detail: Mapped[str] = mapped_column(String(1000))
+    attempts: Mapped[int]
+    epoch: Mapped[int]
+    request_id: Mapped[str | None] = mapped_column(String(64))
+    claimed_by: Mapped[str | None] = mapped_column(String(120))
+    state: Mapped[str] = mapped_column(String(16), default=DeadLetterState.OPEN.value)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_failed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    closed_at: Mapped[datetime | None]
+    closed_by: Mapped[UUID | None] = mapped_column(ForeignKey("users.id"))
+
+
 class RunSeat(Base):
     """One seat of a run's lineup, with its totals so far; the version never changes."""
 

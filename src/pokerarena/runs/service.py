@@ -21,6 +21,7 @@ from pokerarena.engine.deal import SEED_BYTES
 from pokerarena.errors import Conflict, Invalid, NotFound, QuotaExceeded
 from pokerarena.ids import new_id
 from pokerarena.jobs import enqueue_run
+from pokerarena.runs.dead_letters import close_letters_of
 from pokerarena.runs.formats import RunRules, first_position
 from pokerarena.runs.models import ACTIVE_STATUSES, Run, RunSeat, RunStatus
 from pokerarena.sealing import Sealer
@@ -150,6 +151,7 @@ async def resume_run(session: AsyncSession, run_id: UUID) -> Run:
     run.lease_expires_at = None
     run.claimed_by = None
     run.recoveries = 0
+    await close_letters_of(session, run_id)
     run.job_id = await enqueue_run(session, run_id)
     await session.flush()
     return run

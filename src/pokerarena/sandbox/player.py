@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,19 +16,17 @@ from typing import Final, NamedTuple
 
 from pokerarena.agents.player import Failure, FallbackReason, Reply
 from pokerarena.errors import Unavailable
-from pokerarena.protocol.answers import MalformedAnswer, decode_answer
-from pokerarena.protocol.messages import Answer, Callback, HandEnd, RunEnd, RunStart, encode
+from pokerarena.protocol.messages import Callback, HandEnd, RunEnd, RunStart, encode
+from pokerarena.sandbox.attribution import Attribution, Ignored, Settled
 from pokerarena.sandbox.limits import SandboxLimits
 from pokerarena.sandbox.process import Ended, Launcher, Running, SandboxReport
 from pokerarena.sandbox.runtime import StartFailed
 from pokerarena.sandbox.turns import Turns
 from pokerarena_sdk.manifest import Manifest
 
-_LATE_IDS_KEPT: Final = 1_024
 _ENDS_KEPT: Final = 16
 _LAST_WORD_S: Final = 0.2
 _CLOSED_GRACE_S: Final = 0.1
-_MAX_ERROR_CHARS: Final = 240
 _TIMER_SLACK_S: Final = 0.001
 _ON_THE_SPOT_S: Final = 0.0002
 _YIELD_S: Final = 0.002
@@ -84,8 +81,7 @@ class HostedPlayer:
         self._asked: dict[str, _Asked] = {}
         self._deadline: asyncio.TimerHandle | None = None
         self._deadline_s = 0.0
-        self._late: deque[str] = deque(maxlen=_LATE_IDS_KEPT)
-        self._late_without_id = 0
+        self._attribution = Attribution(self._limits.answer_max_bytes)
         self._silent_timeouts = 0
         self._starts = 0
         self._last_end: Ended | None = None
@@ -146,8 +142,7 @@ class HostedPlayer:
             return await asked.future
         except asyncio.CancelledError:
             if self._asked.pop(decision_id, None) is not None:
-                self._late.append(decision_id)
-                self._late_without_id += 1
+                self._attribution.give_up(decision_id)
                 turns.end()
             raise
 
@@ -198,12 +193,11 @@ class HostedPlayer:
 
     def line(self, data: bytes) -> None:
         self._silent_timeouts = 0
-        try:
-            answer = decode_answer(data, max_bytes=self._limits.answer_max_bytes)
-        except MalformedAnswer as error:
-            self._on_malformed(data, str(error))
-            return
-        self._on_answer(answer, len(data))
+        found = self._attribution.read(data, self._asked)
+        if isinstance(found, Settled):
+            self._settle(found.decision_id, found.reply)
+        elif found is Ignored.STRAY:
+            self._count_stray(len(data))
 
     def line_too_long(self, size_bytes: int) -> None:
         detail = f"printed a line of more than {self._limits.answer_max_bytes} bytes"
@@ -232,50 +226,6 @@ class HostedPlayer:
             self._end(process.why_ended())
 
     # Answers.
-
-    def _on_answer(self, answer: Answer, size_bytes: int) -> None:
-        decision_id = answer.decision_id
-        if decision_id is not None:
-            if decision_id in self._asked:
-                self._settle(decision_id, answer)
-            elif decision_id in self._late:
-                self._late_without_id = max(0, self._late_without_id - 1)
-            else:
-                self._count_stray(size_bytes)
-        elif self._late_without_id:
-            # An agent that gives no ids answers in order: this is the answer that came too late.
-            self._late_without_id -= 1
-        elif len(self._asked) == 1:
-            self._settle(next(iter(self._asked)), answer)
-        elif self._asked:
-            self._settle(
-                next(iter(self._asked)),
-                Failure(
-                    FallbackReason.MALFORMED,
-                    "answered without a decision_id while several callbacks were in flight",
-                ),
-            )
-        else:
-            self._count_stray(size_bytes)
-
-    def _on_malformed(self, data: bytes, problem: str) -> None:
-        addressee: object = None
-        with contextlib.suppress(ValueError, RecursionError):
-            loose = json.loads(data)
-            if isinstance(loose, dict):
-                addressee = loose.get("decision_id")
-                # What the SDK writes when the agent's own code raised.
-                if isinstance(error := loose.get("error"), str) and error:
-                    problem = error[:_MAX_ERROR_CHARS]
-        failure = Failure(FallbackReason.MALFORMED, problem)
-        if isinstance(addressee, str) and addressee in self._asked:
-            self._settle(addressee, failure)
-        elif isinstance(addressee, str) and addressee in self._late:
-            self._late_without_id = max(0, self._late_without_id - 1)
-        elif self._asked:
-            self._settle(next(iter(self._asked)), failure)
-        else:
-            self._count_stray(len(data))
 
     def _settle(self, decision_id: str, reply: Reply) -> None:
         asked = self._asked.pop(decision_id, None)
@@ -327,8 +277,7 @@ class HostedPlayer:
             # Something in there was killed for memory, and what is left no longer answers.
             self._end(memory)
             return
-        self._late.append(decision_id)
-        self._late_without_id += 1
+        self._attribution.give_up(decision_id)
         self._silent_timeouts += 1
         self._settle(
             decision_id, Failure(FallbackReason.TIMEOUT, f"no answer within {deadline_ms} ms")
@@ -373,8 +322,8 @@ class HostedPlayer:
         if turns is not None:
             turns.close()
             self._max_turn_ns = max(self._max_turn_ns, turns.max_turn_ns)
-        self._late.clear()
-        self._late_without_id = self._silent_timeouts = 0
+        self._attribution.forget()
+        self._silent_timeouts = 0
         return process
 
     async def _bury(self, process: Running) -> None:
@@ -429,6 +378,8 @@ class HostedPlayer:
                 )
                 self._process = process
                 self._turns.rest()
+                # What it printed before it was ever asked answers nothing.
+                process.pipes.wait_briefly(0)
 
     def _note_end(self, ended: Ended) -> None:
         if ended.reason is FallbackReason.INFRASTRUCTURE:

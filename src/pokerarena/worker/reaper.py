@@ -17,9 +17,13 @@ from pokerarena import metrics
 from pokerarena.ids import IdKind, id_text
 from pokerarena.jobs import PLAY_RUN_TASK, enqueue_run
 from pokerarena.retrying import RetryPolicy
+from pokerarena.runs import dead_letters
+from pokerarena.runs.dead_letters import Held, bury_run
+from pokerarena.runs.models import Run
 from pokerarena.settings import Settings
 from pokerarena.telemetry import get_logger
 from pokerarena.worker.committer import commits_name
+from pokerarena.worker.tasks import JOB_RETRIES
 
 log = get_logger("worker.reaper")
 
@@ -125,6 +129,13 @@ async def reap(session: AsyncSession, settings: Settings) -> Reaped:
                 f"the last to hold it was {run.claimed_by or 'nobody'}. "
                 "Look into that worker's log before you resume it."
             )
+            await bury_run(
+                session,
+                Held.of(await session.get_one(Run, run.id)),
+                code="recoveries_exhausted",
+                detail=detail,
+                attempts=run.recoveries,
+            )
             await session.execute(_GIVEN_UP, {"run_id": run.id, "detail": detail})
             metrics.RUNS_RECOVERED.number("given_up").add()
             log.error("run_given_up", run_id=id_text(IdKind.RUN, run.id), recoveries=run.recoveries)
@@ -148,6 +159,15 @@ async def reap(session: AsyncSession, settings: Settings) -> Reaped:
     dead = await session.scalars(_DEAD_JOBS, {"task": PLAY_RUN_TASK, "limit": RUNS_AT_ONCE})
     for job_id in dead.all():
         await session.execute(_FINISH_JOB, {"job_id": job_id})
+    await dead_letters.bury_jobs(
+        session, attempts_max=JOB_RETRIES.attempts_max or 1, limit=RUNS_AT_ONCE
+    )
+    await dead_letters.sweep(
+        session,
+        jobs_keep_s=settings.queue_keep_s,
+        letters_keep_s=settings.dead_letters_keep_s,
+        limit=RUNS_AT_ONCE,
+    )
     return Reaped(tuple(requeued), tuple(given_up))
 
 

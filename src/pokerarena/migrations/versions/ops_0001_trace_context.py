@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "ops_0001"
-down_revision = "reliability_0002"
+down_revision = "reliability_0003"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,93 @@
+"""The schedule: WAL all the time, a base backup now and then, and what is too old deleted.
+
+Must never: end because the database is away, or let a base backup hold up the WAL.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from pokerarena.errors import ArenaError
+from pokerarena.ops.backup import base
+from pokerarena.ops.backup.repository import Repository
+from pokerarena.ops.backup.wal import WalShipper
+from pokerarena.retrying import RetryPolicy
+from pokerarena.settings import Settings
+
+SHIP_RETRIES: Final = RetryPolicy(base_s=0.5, cap_s=30.0)
+BASE_RETRIES: Final = RetryPolicy(base_s=60.0, cap_s=3600.0)
+
+
+class BackupService:
+    """Serves one repository until it is asked to stop."""
+
+    def __init__(
+        self, settings: Settings, repository: Repository, tell: Callable[[str], object]
+    ) -> None:
+        self._settings = settings
+        self._repository = repository
+        self._tell = tell
+        self._next_base_at = datetime.min.replace(tzinfo=UTC)
+        self._base: threading.Thread | None = None
+        self._base_failures = 0
+
+    def serve(self, stopping: threading.Event) -> None:
+        """Ship and back up until `stopping` is set."""
+        failures = 0
+        with (
+            self._repository.turn("serve"),
+            WalShipper(self._settings, self._repository) as shipper,
+        ):
+            while not stopping.is_set():
+                try:
+                    shipper.ship()
+                except ArenaError as error:
+                    failures += 1
+                    self._tell(f"WAL not shipped ({failures} in a row): {error.message}")
+                    stopping.wait(SHIP_RETRIES.pause_s(failures))
+                    continue
+                if failures:
+                    self._tell(f"WAL is shipped again, after {failures} failures")
+                failures = 0
+                self._back_up_when_due()
+                stopping.wait(self._settings.backup_ship_s)
+            if self._base is not None:
+                self._base.join()
+
+    def _back_up_when_due(self) -> None:
+        now = datetime.now(UTC)
+        if now < self._next_base_at or (self._base is not None and self._base.is_alive()):
+            return
+        bases = self._repository.bases()
+        interval = timedelta(seconds=self._settings.backup_interval_s)
+        if bases and bases[-1].finished_at + interval > now:
+            self._next_base_at = bases[-1].finished_at + interval
+            return
+        self._base = threading.Thread(target=self._back_up, name="base backup")
+        self._base.start()
+
+    def _back_up(self) -> None:
+        try:
+            made = base.create(self._settings, self._repository)
+            pruned = prune(self._settings, self._repository)
+        except ArenaError as error:
+            self._base_failures += 1
+            pause_s = BASE_RETRIES.later_s(self._base_failures)
+            self._next_base_at = datetime.now(UTC) + timedelta(seconds=pause_s)
+            self._tell(f"base backup failed, again in {pause_s:.0f} s: {error.message}")
+            return
+        self._base_failures = 0
+        self._tell(f"base backup {made.label}: {made.sealed_bytes} bytes; {pruned}")
+
+
+def prune(settings: Settings, repository: Repository) -> str:
+    """Delete what the retention settings say; what that was."""
+    pruned = repository.prune(
+        keep_min=settings.backup_keep_min,
+        keep_days=settings.backup_keep_days,
+        now=datetime.now(UTC),
+    )
+    return f"deleted {len(pruned.bases)} base backups and {pruned.segments} WAL segments"
