@@ -25,7 +25,7 @@ JSON = st.recursive(
     max_leaves=10,
 )
 ANYTHING = st.binary(max_size=400) | JSON.map(lambda value: json.dumps(value).encode())
-MANY = settings(max_examples=300, deadline=None)
+MANY = settings(max_examples=150, deadline=None)
 
 
 @MANY
