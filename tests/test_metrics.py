@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -61,6 +61,7 @@ def test_a_cell_demands_all_its_labels() -> None:
         metrics.FALLBACKS.number("http")
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 200, allow_nan=False)))
 def test_every_value_falls_into_one_bucket_of_its_size(values: list[float]) -> None:
     cell = metrics.Distribution(metrics.LATENCY_S)
@@ -71,6 +72,7 @@ def test_every_value_falls_into_one_bucket_of_its_size(values: list[float]) -> N
         assert sum(cell.counts[: index + 1]) == sum(value <= bound for value in values)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from("ab"), st.integers(0, 9), st.booleans()), min_size=1, max_size=30

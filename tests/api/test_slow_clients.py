@@ -7,7 +7,7 @@ import json
 import socket
 import time
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pokerarena.api.nesting import Nesting
@@ -29,6 +29,7 @@ def depth(document: object) -> int:
     return 0
 
 
+@settings(deadline=None)
 @given(DOCUMENTS, st.lists(st.integers(0, 200), max_size=6))
 def test_depth_is_that_of_the_document_however_it_is_cut(document: object, cuts: list[int]) -> None:
     body = json.dumps(document).encode()
