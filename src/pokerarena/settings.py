@@ -21,6 +21,7 @@ from pokerarena.errors import ConfigurationError
 from pokerarena.identity_settings import IdentitySettings, SecondFactorRule
 from pokerarena.key_material import read_secret_file
 from pokerarena.secret_settings import ENV_PREFIX, Environment, KeyProviderName, SecretSettings
+from pokerarena.settings_operations import OperationsSettings
 
 __all__ = [
     "ENV_PREFIX",
@@ -42,7 +43,7 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_com
 CommaSeparatedPorts = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split_commas)]
 
 
-class Settings(SecretSettings, IdentitySettings):
+class Settings(SecretSettings, IdentitySettings, OperationsSettings):
     """All settings of all roles; each role reads the part that it needs."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
@@ -59,6 +60,9 @@ class Settings(SecretSettings, IdentitySettings):
     )
     database_statement_timeout_ms: int = Field(
         default=15_000, ge=100, le=600_000, description="the longest that one statement may take"
+    )
+    database_slow_statement_ms: int = Field(
+        default=500, ge=0, description="statements that take so long are logged, without values"
     )
 
     database_start_wait_s: float = Field(
@@ -93,6 +97,18 @@ class Settings(SecretSettings, IdentitySettings):
     )
     api_body_timeout_s: float = Field(
         default=30.0, gt=0, le=600, description="how long a request body may take to arrive"
+    )
+    api_json_depth_max: int = Field(
+        default=32, ge=4, le=500, description="how deep a request body may nest"
+    )
+    api_url_max_bytes: int = Field(
+        default=4096, ge=256, le=32_768, description="the longest path with its query"
+    )
+    api_headers_timeout_s: float = Field(
+        default=10.0, gt=0, le=300, description="how long the head of a request may take to arrive"
+    )
+    api_send_timeout_s: float = Field(
+        default=30.0, gt=0, le=600, description="how long a client may leave a response unread"
     )
     api_requests_max: int = Field(
         default=1000, ge=1, le=100_000, description="requests in progress in one process"
@@ -262,37 +278,6 @@ class Settings(SecretSettings, IdentitySettings):
     )
     live_updates_per_s: float = Field(
         default=8.0, gt=0, le=50, description="pictures a second of a watched table"
-    )
-
-    # Backups.
-    backup_directory: str = Field(
-        default="", description="where backups are kept; empty: none are made"
-    )
-    backup_spool_directory: str = Field(
-        default="",
-        description="where received WAL waits to be sealed; empty: beside the backups, `…-spool`",
-    )
-    backup_interval_s: int = Field(
-        default=86_400, ge=60, le=30 * 86_400, description="how often a base backup is taken"
-    )
-    backup_ship_s: float = Field(
-        default=1.0, gt=0, le=60, description="how often WAL is shipped: what a disaster may cost"
-    )
-    backup_keep_days: int = Field(
-        default=14, ge=1, le=3650, description="base backups older than this are deleted,"
-    )
-    backup_keep_min: int = Field(default=3, ge=1, le=1000, description="but never the last so many")
-
-    # Logs.
-    log_level: str = Field(
-        default="INFO",
-        pattern="^(DEBUG|INFO|WARNING|ERROR)$",
-        description="the least important events that are logged",
-    )
-    log_format: str = Field(
-        default="auto",
-        pattern="^(auto|json|console)$",
-        description="`json`, `console`, or `auto`: console where stderr is a terminal",
     )
 
     @model_validator(mode="after")

@@ -14,6 +14,9 @@ from pokerarena.settings import Settings, load_settings
 from tests.api.asgi import Client, Reply
 
 PASSWORD = "the river card was a seven"
+NO_RATE_LIMITS = {
+    f"rate_{name}_per_min": 0 for name in ("read", "expensive", "write", "auth", "stream")
+}
 RELATIONS = (
     "users", "api_tokens", "sessions", "signing_keys", "second_factors", "recovery_codes",
     "agents", "agent_versions", "tables", "seats", "runs", "run_seats",
@@ -32,6 +35,8 @@ def settings_for(database_url: str, **changes: Any) -> Settings:
         **{
             "database_url": database_url,
             "registration": "open",
+            # Tests ask more often than anybody may; those of the limits set their own.
+            **NO_RATE_LIMITS,
             "argon2_memory_kib": 8 * 1024,
             "database_pool_size": 5,
             "callback_schemes": ("https", "http"),

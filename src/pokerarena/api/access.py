@@ -16,6 +16,7 @@ from fastapi.routing import iter_route_contexts
 
 from pokerarena.api import idempotency
 from pokerarena.api.context import PartsOf, Session
+from pokerarena.api.problems import route_template
 from pokerarena.auth import audit
 from pokerarena.auth.permissions import RULES, Permission, Principal, Who, authorize
 from pokerarena.errors import Unauthenticated
@@ -42,6 +43,8 @@ class Requirement:
                 if name in request.path_params
             }
         )
+        path = route_template(request.scope)
+        await parts.rate_limits.admit_address(request, path)
         rule = RULES[self.permission]
         audit.act_as(Principal.ANONYMOUS)
         if rule.who is Who.ANYONE and rule.scope is None:
@@ -52,6 +55,7 @@ class Requirement:
             principal = await _authenticate(parts, session, text, rule.who)
             audit.act_as(principal)
             bind_contextvars(user_id=id_text(IdKind.USER, principal.known_id()))
+        await parts.rate_limits.admit_caller(request, path, principal)
         authorize(principal, self.permission)
         request.state.idempotency = await idempotency.begin(request, parts, session, principal)
         return principal

@@ -20,6 +20,7 @@ from pokerarena.api.context import Parts
 from pokerarena.api.envelope import Envelope
 from pokerarena.api.hub import LiveHub
 from pokerarena.api.idempotency import CHANGING_METHODS, HEADER, sweep_forever
+from pokerarena.api.rate_limits import RateLimits
 from pokerarena.api.routes import (
     agents,
     audit,
@@ -42,6 +43,7 @@ from pokerarena.auth.refusals import Refusals
 from pokerarena.auth.signing_keys import SigningKeys
 from pokerarena.auth.tokens import TokenMac
 from pokerarena.db import Database
+from pokerarena.exposition import MetricsServer
 from pokerarena.sealing import open_sealer
 from pokerarena.settings import Settings
 
@@ -85,16 +87,21 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
         signing_keys=signing_keys,
         callers=Callers(settings, token_mac, signing_keys),
         refusals=Refusals(database, settings.audit_refusals_per_minute),
+        rate_limits=RateLimits(settings),
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        exposed = MetricsServer()
+        if settings.api_metrics_port is not None:
+            await exposed.start(settings.metrics_host, settings.api_metrics_port)
         sweeping = asyncio.create_task(
             sweep_forever(parts.database, settings.idempotency_sweep_s), name="idempotency sweep"
         )
         try:
             yield
         finally:
+            await exposed.close()
             sweeping.cancel()
             await asyncio.gather(sweeping, return_exceptions=True)
             await parts.hub.close()

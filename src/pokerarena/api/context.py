@@ -21,6 +21,7 @@ from pokerarena.settings import Settings
 
 if TYPE_CHECKING:
     from pokerarena.api.hub import LiveHub
+    from pokerarena.api.rate_limits import RateLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Parts:
     signing_keys: SigningKeys
     callers: Callers
     refusals: Refusals
+    rate_limits: RateLimits
 
     def door(self) -> Door:
         """What a login is judged with."""

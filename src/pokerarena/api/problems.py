@@ -50,6 +50,7 @@ _HTTP_CODES = {
     404: ("route_not_found", "There is nothing at this path; /openapi.json lists what there is."),
     405: ("method_not_allowed", "This path does not take this method; see the Allow header."),
     408: ("body_timeout", "The body did not arrive in time; send it at once."),
+    422: ("body_too_deep", "The body nests deeper than this server takes."),
     413: ("body_too_large", "The body is larger than this server takes."),
 }
 
@@ -112,6 +113,8 @@ async def _arena_error(request: Request, error: Exception) -> Response:
         raise error
     status = STATUS_OF_KIND[error.kind]
     await _note_refusal(request, error)
+    if error.kind in (ErrorKind.UNAUTHENTICATED, ErrorKind.FORBIDDEN):
+        log.info("access_refused", code=error.code, status=status)
     headers = None
     if error.kind is ErrorKind.THROTTLED:
         headers = {"Retry-After": str(error.context["retry_after_s"])}

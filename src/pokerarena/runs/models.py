@@ -97,6 +97,8 @@ class Run(Base):
     recoveries: Mapped[int] = mapped_column(SmallInteger, default=0)
     stop_requested_at: Mapped[datetime | None]
     request_id: Mapped[str | None] = mapped_column(String(64))
+    # The span of that request in W3C form, where requests are traced.
+    trace_context: Mapped[str | None] = mapped_column(String(55))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

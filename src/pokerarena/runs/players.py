@@ -20,6 +20,7 @@ from pokerarena.agents.models import AgentVersion, VersionKind
 from pokerarena.agents.player import Player
 from pokerarena.agents.registry import egress_policy, open_signing_secret
 from pokerarena.agents.seat import SeatedPlayer, SeatSettings
+from pokerarena.ids import IdKind, id_text
 from pokerarena.runs.formats import RunRules
 from pokerarena.runs.models import RunSeat
 from pokerarena.runs.seams import RunFault, Seating
@@ -64,7 +65,10 @@ class SeatBuilder:
                 circuit_cooldown_s=self._settings.circuit_cooldown_s,
             )
             seating[seat.seat_no] = Seating(
-                f"{seat.agent_name}", SeatedPlayer(player, limits), version.wants_events
+                f"{seat.agent_name}",
+                SeatedPlayer(player, limits, kind=version.kind),
+                version.wants_events,
+                id_text(IdKind.VERSION, version.id),
             )
         return seating
 

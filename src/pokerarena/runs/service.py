@@ -34,6 +34,7 @@ from pokerarena.runs.models import (
 from pokerarena.sealing import Sealer
 from pokerarena.settings import Settings
 from pokerarena.tables.models import Format, Seat, Table
+from pokerarena.tracing import traceparent
 
 SEED_PURPOSE: Final = "run-seed"
 CONTROL_CHANNEL: Final = "pokerarena_control"
@@ -84,6 +85,7 @@ async def create_run(
         position=first_position(rules, [seat.seat_no for seat, _, _ in lineup]).to_json(),
         seed_sha256=hashlib.sha256(seed).digest(),
         request_id=request_id,
+        trace_context=traceparent(),
     )
     session.add(run)
     await session.flush()

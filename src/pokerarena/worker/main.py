@@ -23,12 +23,15 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from pokerarena.db import Database
 from pokerarena.errors import ArenaError, Unavailable
+from pokerarena.ids import IdKind, id_text
 from pokerarena.jobs import RUNS_QUEUE
+from pokerarena.metrics import Aggregate
 from pokerarena.retrying import RetryPolicy
 from pokerarena.runs.claim import expire_leases
 from pokerarena.sealing import open_sealer
 from pokerarena.settings import Settings
 from pokerarena.telemetry import configure_logging, get_logger
+from pokerarena.worker.lookout import Lookout
 from pokerarena.worker.processes import PLAYER_MODULE, PlayerProcesses
 from pokerarena.worker.reaper import reap
 from pokerarena.worker.tasks import queue_app
@@ -64,8 +67,13 @@ class Worker:
             settings.model_copy(update={"database_pool_size": DATABASE_CONNECTIONS}),
             application_name="pokerarena worker",
         )
+        self._counted = Aggregate()
         self._players = PlayerProcesses(
-            settings, processes, on_death=self._player_died, command=player_command
+            settings,
+            processes,
+            on_death=self._player_died,
+            command=player_command,
+            counted=self._counted,
         )
         self._queue = queue_app(settings, self._begin)
         self._stopping = asyncio.Event()
@@ -86,15 +94,16 @@ class Worker:
         log.info("worker_ready")
         queue = asyncio.create_task(self._serve_queue(), name="queue")
         reaper = asyncio.create_task(self._serve_reaper(), name="reaper")
+        lookout = asyncio.create_task(self._serve_metrics(), name="metrics")
         stopping = asyncio.create_task(self._stopping.wait(), name="stopping")
         await asyncio.wait((queue, reaper, stopping), return_when=asyncio.FIRST_COMPLETED)
         failed = not stopping.done()
         if failed:
             log.error("worker_service_ended", queue=queue.done(), reaper=reaper.done())
         # The order matters: no new runs first, then the hands in progress, then the lease.
-        for task in (queue, reaper, stopping):
+        for task in (queue, reaper, stopping, lookout):
             task.cancel()
-        await asyncio.wait((queue, reaper, stopping), timeout=QUEUE_STOP_S)
+        await asyncio.wait((queue, reaper, stopping, lookout), timeout=QUEUE_STOP_S)
         in_time = await self._players.drain(self._settings.worker_drain_s)
         if not in_time:
             log.error("drain_incomplete", why="player processes were killed at the deadline")
@@ -139,7 +148,7 @@ class Worker:
 
     async def _begin(self, run_id: UUID) -> None:
         claimed = await self._players.begin(run_id)
-        log.info("job_done", run_id=str(run_id), claimed=claimed)
+        log.info("job_done", run_id=id_text(IdKind.RUN, run_id), claimed=claimed)
 
     def _player_died(self, name: str) -> None:
         self._dead_players.append(name)
@@ -182,6 +191,11 @@ class Worker:
                     await self._reap_now.wait()
             except TimeoutError:
                 continue
+
+    async def _serve_metrics(self) -> None:
+        port = self._settings.worker_metrics_port
+        if port is not None:
+            await Lookout(self._settings, self._database, self._players, self._counted).serve(port)
 
     async def _expire_dead(self) -> None:
         """Give up the leases of player processes that are known to be dead."""

@@ -16,8 +16,10 @@ from uuid import UUID
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
+from pokerarena import metrics
 from pokerarena.db import Database
 from pokerarena.errors import ArenaError
+from pokerarena.ids import IdKind, id_text
 from pokerarena.runs import claim as claims
 from pokerarena.runs.claim import Claim, Settlement
 from pokerarena.runs.formats import Position, RunRules
@@ -38,6 +40,7 @@ from pokerarena.runs.totals import SeatTotals
 from pokerarena.sealing import open_sealer
 from pokerarena.settings import Settings
 from pokerarena.telemetry import bound_contextvars, get_logger
+from pokerarena.tracing import span, trace_id_of
 from pokerarena.worker.committer import GroupCommitter, Refused
 from pokerarena.worker.runlog import FenceLost, RunLog, RunOver, StoreLost
 from pokerarena.worker.upkeep import SERVICE_RETRIES, Playing, Upkeep
@@ -73,6 +76,10 @@ class Stage:
         self._playing: dict[UUID, Playing] = {}
         self._halt: Halt | None = None
         self._upkeep = Upkeep(settings, self._database, self._committer, self._playing, name=name)
+
+    @property
+    def playing(self) -> int:
+        return len(self._playing)
 
     async def serve(self) -> None:
         """Keep the runs alive while they are played, until cancelled."""
@@ -111,6 +118,16 @@ class Stage:
         if claim is None:
             return None
         run = claim.run
+        with span(
+            "run.claim",
+            parent=run.trace_context,
+            began_s_ago=time.monotonic() - began_s,
+            run_id=id_text(IdKind.RUN, run.id),
+            epoch=claim.epoch,
+            job_id=run.job_id,
+            deals_voided=claim.voided_deals,
+        ):
+            pass
         run_log = RunLog(
             self._committer,
             run_id=run_id,
@@ -127,16 +144,23 @@ class Stage:
         elif self._halt is not None:
             playing.control.ask(self._halt)
         self._playing[run_id] = playing
+        metrics.RUNS_CLAIMED.number().add()
         return claim
 
     async def play(self, claim: Claim) -> End:
         """Play a claimed run, and leave it in a state that says what became of it."""
         run = claim.run
-        with bound_contextvars(
-            run_id=str(run.id),
-            table_id=str(run.table_id),
-            epoch=claim.epoch,
-            request_id=run.request_id,
+        run_text = id_text(IdKind.RUN, run.id)
+        with (
+            bound_contextvars(
+                run_id=run_text,
+                table_id=id_text(IdKind.TABLE, run.table_id),
+                epoch=claim.epoch,
+                job_id=run.job_id,
+                request_id=run.request_id,
+                trace_id=trace_id_of(run.trace_context),
+            ),
+            span("run", parent=run.trace_context, run_id=run_text, epoch=claim.epoch),
         ):
             log.info(
                 "run_claimed",
@@ -146,9 +170,12 @@ class Stage:
                 resumed=claim.resumed,
             )
             playing = self._playing[run.id]
+            end = End.ABANDONED
             try:
-                return await self._play(playing)
+                end = await self._play(playing)
+                return end
             finally:
+                metrics.RUNS_LEFT.number(end.value).add()
                 if self._playing.get(run.id) is playing:
                     del self._playing[run.id]
 
