@@ -60,8 +60,11 @@ def upgrade(
     with _turn(url) as (connection, config):
         command.upgrade(config, revision)
         connection.commit()
-        database_roles.ensure(connection, passwords)
-        return _state(connection, config)
+        state = _state(connection, config)
+        if state.up_to_date:
+            # What is declared are the privileges of the newest schema.
+            database_roles.ensure(connection, passwords)
+        return state
 
 
 def downgrade(url: str, revision: str = "-1") -> SchemaState:
