@@ -13,7 +13,7 @@ DEMO_ARGS ?=
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 
-.PHONY: help setup demo test chaos check bench fmt docs lock clean
+.PHONY: help setup demo test chaos check scan dast bench fmt docs lock clean
 
 help: ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -36,6 +36,12 @@ chaos: $(INSTALLED) ## kill, halt and cut everything while runs are played (ARGS
 check: $(INSTALLED) ## run every check that needs no test
 	@scripts/check
 
+scan: $(INSTALLED) ## look for weaknesses (ARGS=--strict where there is a network)
+	@scripts/scan $(ARGS)
+
+dast: $(INSTALLED) ## attack the API with 50,000 generated requests (ARGS="--calls N --seed S")
+	$(BIN)/python -m tests.api.attack $(ARGS)
+
 bench: $(INSTALLED) ## measure, against others in the same run
 	$(BIN)/python -m bench $(ARGS)
 
@@ -43,8 +49,11 @@ fmt: $(INSTALLED) ## format, and repair what can be repaired
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format --quiet .
 
-docs: $(INSTALLED) ## write anew what documents say of the settings
+docs: $(INSTALLED) ## write anew what documents say of settings, privileges, metrics and log events
 	$(BIN)/python -m pokerarena.ops.settings_reference
+	$(BIN)/python -m pokerarena.ops.privileges
+	$(BIN)/python -m pokerarena.ops.metrics_reference
+	$(BIN)/python -m pokerarena.ops.log_reference
 
 lock: $(INSTALLED) ## pin dependencies anew (UPGRADE=1 for newer versions)
 	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements/runtime.lock

@@ -19,7 +19,7 @@ from pokerarena.ids import new_id
 from pokerarena.protocol.signing import new_secret
 from pokerarena.runs import service
 from pokerarena.runs.models import Run
-from pokerarena.sealing import Sealer
+from pokerarena.sealing import open_sealer
 from pokerarena.settings import Settings, load_settings
 from pokerarena.tables.models import Seat, Table
 from pokerarena.worker.stage import Stage
@@ -50,7 +50,7 @@ class Arena:
         self.settings = settings
         self.database = database
         self.user_id = user_id
-        self.sealer = Sealer(settings.master_key_bytes())
+        self.sealer = open_sealer(settings)
 
     async def table(self, lineup: Sequence[str], **rules: Any) -> UUID:
         """A table with these players in its seats: names of house agents, or callback URLs."""
@@ -72,7 +72,7 @@ class Arena:
             session.add(table)
             await session.flush()
             for seat_no, who in enumerate(lineup, start=1):
-                agent, version = self._agent(who, seat_no)
+                agent, version = await self._agent(who, seat_no)
                 session.add(agent)
                 await session.flush()
                 session.add(version)
@@ -88,7 +88,7 @@ class Arena:
                 )
         return table.id
 
-    def _agent(self, who: str, seat_no: int) -> tuple[Agent, AgentVersion]:
+    async def _agent(self, who: str, seat_no: int) -> tuple[Agent, AgentVersion]:
         agent = Agent(
             id=new_id(), owner_id=self.user_id, name=f"{who[:40]} {seat_no} {new_id().hex[-6:]}"
         )
@@ -96,7 +96,7 @@ class Arena:
         if who.startswith("http"):
             url, _, options = who.partition("#")
             kind = {"kind": "http", "callback_url": url}
-            kind["signing_secret_sealed"] = self.sealer.seal(
+            kind["signing_secret_sealed"] = await self.sealer.seal(
                 new_secret().encode(), purpose="signing-secret", owner=version_id.bytes
             )
             if options:

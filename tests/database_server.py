@@ -19,8 +19,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sqlalchemy.engine import make_url
+
 from pokerarena.ops import migrate
 from pokerarena.ops.embedded import EmbeddedPostgres
+from pokerarena.ops.privileges import DatabaseRole
 
 TEMPLATE = "pokerarena_template"
 UNSAFE_BUT_FAST = {
@@ -96,6 +99,11 @@ def ask_controller(path: str) -> str:
     if "error" in answer:
         raise RuntimeError(f"the test database did not start: {answer['error']}")
     return str(answer["socket_dir"])
+
+
+def as_role(database_url: str, role: DatabaseRole) -> str:
+    """The address of the same database for one of the roles that serve."""
+    return make_url(database_url).set(username=role.value).render_as_string(hide_password=False)
 
 
 @contextmanager

@@ -6,12 +6,14 @@ commits, before it answers. No session is held across an agent call or a stream.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import DateTime, MetaData, Uuid
+from sqlalchemy import DateTime, MetaData, Uuid, event
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -20,7 +22,13 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import DeclarativeBase
 
+from pokerarena.metrics import watch_pool
 from pokerarena.settings import Settings
+from pokerarena.telemetry import get_logger
+
+log = get_logger("db")
+
+STATEMENT_LOGGED_CHARS = 500
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -36,6 +44,24 @@ class Base(DeclarativeBase):
 
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map = {datetime: DateTime(timezone=True), UUID: Uuid()}  # noqa: RUF012
+
+
+def _log_slow_statements(engine: AsyncEngine, slow_ms: int) -> None:
+    """Log statements that take long, with the ids bound at that point and without their values."""
+
+    @event.listens_for(engine.sync_engine, "before_cursor_execute")
+    def _began(connection: Any, *_: Any) -> None:
+        connection.info["statement_began_s"] = time.monotonic()
+
+    @event.listens_for(engine.sync_engine, "after_cursor_execute")
+    def _ended(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        took_ms = (time.monotonic() - connection.info["statement_began_s"]) * 1000
+        if took_ms >= slow_ms:
+            log.warning(
+                "statement_slow",
+                duration_ms=round(took_ms),
+                statement=" ".join(statement.split())[:STATEMENT_LOGGED_CHARS],
+            )
 
 
 class Database:
@@ -57,6 +83,8 @@ class Database:
                 " -c idle_in_transaction_session_timeout=60000 -c timezone=UTC",
             },
         )
+        watch_pool(self.engine.sync_engine.pool)
+        _log_slow_statements(self.engine, settings.database_slow_statement_ms)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
 
     @asynccontextmanager

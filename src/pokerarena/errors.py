@@ -19,6 +19,7 @@ class ErrorKind(StrEnum):
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
     QUOTA = "quota"
+    THROTTLED = "throttled"
     UNAVAILABLE = "unavailable"
 
 
@@ -74,6 +75,15 @@ class QuotaExceeded(ArenaError):
     """A bound of the caller is reached."""
 
     kind = ErrorKind.QUOTA
+
+
+class Throttled(ArenaError):
+    """Tried too often; `retry_after_s` in the context says when to come again."""
+
+    kind = ErrorKind.THROTTLED
+
+    def __init__(self, code: str, message: str, *, retry_after_s: int) -> None:
+        super().__init__(code, message, retry_after_s=retry_after_s)
 
 
 class Unavailable(ArenaError):

@@ -8,34 +8,29 @@ must never put a secret's value into a message.
 from __future__ import annotations
 
 import os
-from base64 import b64decode
-from binascii import Error as Base64Error
-from enum import StrEnum
 from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from pokerarena.errors import ConfigurationError
+from pokerarena.identity_settings import IdentitySettings, SecondFactorRule
+from pokerarena.key_material import read_secret_file
+from pokerarena.secret_settings import ENV_PREFIX, Environment, KeyProviderName, SecretSettings
+from pokerarena.settings_operations import OperationsSettings
 
-ENV_PREFIX = "POKERARENA_"
-DEVELOPMENT_SECRET_MARK = "development-only"  # noqa: S105 - it marks secrets that are none
-
-
-class Environment(StrEnum):
-    """Where the program runs. ``production`` refuses development defaults."""
-
-    DEVELOPMENT = "development"
-    PRODUCTION = "production"
-
-
-class Registration(StrEnum):
-    """Whether anybody may create an account, or only an operator."""
-
-    OPEN = "open"
-    CLOSED = "closed"
+__all__ = [
+    "ENV_PREFIX",
+    "Environment",
+    "KeyProviderName",
+    "Settings",
+    "current_settings",
+    "load_settings",
+]
 
 
 def _split_commas(value: Any) -> Any:
@@ -48,15 +43,10 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_com
 CommaSeparatedPorts = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split_commas)]
 
 
-class Settings(BaseSettings):
+class Settings(SecretSettings, IdentitySettings, OperationsSettings):
     """All settings of all roles; each role reads the part that it needs."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
-
-    environment: Environment = Field(
-        default=Environment.DEVELOPMENT,
-        description="`production` refuses every development default",
-    )
 
     # Database.
     database_url: SecretStr = Field(
@@ -71,40 +61,23 @@ class Settings(BaseSettings):
     database_statement_timeout_ms: int = Field(
         default=15_000, ge=100, le=600_000, description="the longest that one statement may take"
     )
-
-    # Secrets. Both are 32 random bytes in base64.
-    master_key: SecretStr = Field(
-        default=SecretStr(""), description="seals what must be read back: seeds, signing secrets"
-    )
-    token_pepper: SecretStr = Field(
-        default=SecretStr(""), description="key of the MAC under which tokens are stored"
+    database_slow_statement_ms: int = Field(
+        default=500, ge=0, description="statements that take so long are logged, without values"
     )
 
-    # Identity.
-    registration: Registration = Field(
-        default=Registration.CLOSED,
-        description="whether anybody may create an account, or only an operator",
+    database_start_wait_s: float = Field(
+        default=30.0,
+        ge=0,
+        le=3600,
+        description="how long a worker that starts waits for a database that is away",
     )
-    session_ttl_s: int = Field(
-        default=12 * 3600, ge=60, le=30 * 86_400, description="how long a login lasts"
-    )
-    token_max_ttl_s: int = Field(
-        default=366 * 86_400,
-        ge=60,
-        le=5 * 366 * 86_400,
-        description="the longest life of a personal token",
-    )
-    password_min_length: int = Field(
-        default=15, ge=8, le=64, description="characters of a new password, at least"
-    )
-    argon2_memory_kib: int = Field(
-        default=19 * 1024,
-        ge=8 * 1024,
-        le=1024 * 1024,
-        description="memory of one password hash; stored hashes follow at the next login",
-    )
-    argon2_parallel_hashes: int = Field(
-        default=2, ge=1, le=32, description="password hashes at once in one process"
+
+    # Audit.
+    audit_refusals_per_minute: int = Field(
+        default=5,
+        ge=1,
+        le=1000,
+        description="refusals of one caller and kind that are recorded; the others are counted",
     )
 
     # API.
@@ -115,11 +88,27 @@ class Settings(BaseSettings):
         le=65_535,
         description="port that the API listens on; 0 takes a free one",
     )
+    api_trusted_proxies: CommaSeparated = Field(
+        default=(),
+        description="networks of proxies whose X-Forwarded-For is believed, e.g. 10.0.0.0/8",
+    )
     api_max_body_bytes: int = Field(
         default=256 * 1024, ge=1024, le=64 * 1024 * 1024, description="the largest request body"
     )
     api_body_timeout_s: float = Field(
         default=30.0, gt=0, le=600, description="how long a request body may take to arrive"
+    )
+    api_json_depth_max: int = Field(
+        default=32, ge=4, le=500, description="how deep a request body may nest"
+    )
+    api_url_max_bytes: int = Field(
+        default=4096, ge=256, le=32_768, description="the longest path with its query"
+    )
+    api_headers_timeout_s: float = Field(
+        default=10.0, gt=0, le=300, description="how long the head of a request may take to arrive"
+    )
+    api_send_timeout_s: float = Field(
+        default=30.0, gt=0, le=600, description="how long a client may leave a response unread"
     )
     api_requests_max: int = Field(
         default=1000, ge=1, le=100_000, description="requests in progress in one process"
@@ -173,6 +162,10 @@ class Settings(BaseSettings):
     run_hands_max: int = Field(default=1_000_000, ge=1, description="hands of one run")
     runs_active_per_user_max: int = Field(
         default=20, ge=1, description="queued and running runs of one user"
+    )
+
+    runs_active_total_max: int = Field(
+        default=5_000, ge=1, description="queued and running runs of all users"
     )
 
     # Callbacks to HTTP agents.
@@ -323,105 +316,59 @@ class Settings(BaseSettings):
         default=8.0, gt=0, le=50, description="pictures a second of a watched table"
     )
 
-    # Backups.
-    backup_directory: str = Field(
-        default="", description="where backups are kept; empty: none are made"
-    )
-    backup_spool_directory: str = Field(
-        default="",
-        description="where received WAL waits to be sealed; empty: beside the backups, `…-spool`",
-    )
-    backup_key: SecretStr = Field(
-        default=SecretStr(""),
-        description="seals backups; keep a copy elsewhere, nothing opens without",
-    )
-    backup_database_url: SecretStr = Field(
-        default=SecretStr(""),
-        description="the database for a role that may replicate; empty: `database_url`",
-    )
-    backup_interval_s: int = Field(
-        default=86_400, ge=60, le=30 * 86_400, description="how often a base backup is taken"
-    )
-    backup_ship_s: float = Field(
-        default=1.0, gt=0, le=60, description="how often WAL is shipped: what a disaster may cost"
-    )
-    backup_keep_days: int = Field(
-        default=14, ge=1, le=3650, description="base backups older than this are deleted,"
-    )
-    backup_keep_min: int = Field(default=3, ge=1, le=1000, description="but never the last so many")
-
-    # Logs.
-    log_level: str = Field(
-        default="INFO",
-        pattern="^(DEBUG|INFO|WARNING|ERROR)$",
-        description="the least important events that are logged",
-    )
-    log_format: str = Field(
-        default="auto",
-        pattern="^(auto|json|console)$",
-        description="`json`, `console`, or `auto`: console where stderr is a terminal",
-    )
-
     @model_validator(mode="after")
     def _refuse_development_defaults(self) -> Settings:
         if self.run_lease_renew_s * 2 > self.run_lease_s:
             raise ValueError("run_lease_renew_s must be at most half of run_lease_s")
+        if self.session_idle_s > self.session_max_s:
+            raise ValueError("session_idle_s must be at most session_max_s")
+        if self.signing_key_publish_s < 2 * self.signing_keys_refresh_s:
+            raise ValueError("signing_key_publish_s must be at least twice signing_keys_refresh_s")
+        loopback = _is_loopback(self.public_url)
+        if not self.cookie_secure and not loopback:
+            raise ValueError("cookie_secure may be false only where public_url is on loopback")
+        for network in self.api_trusted_proxies:
+            ip_network(network)
         if self.environment is Environment.PRODUCTION:
-            for name in ("master_key", "token_pepper"):
-                if not getattr(self, name).get_secret_value():
-                    raise ValueError(f"{name} must be set in production")
+            if not self.public_url.startswith("https://") and not loopback:
+                raise ValueError("public_url must be https in production")
             if self.callback_schemes != ("https",) and not self.callback_allow_private:
                 raise ValueError("callback_schemes must be https in production")
+            self.refuse_weak_secrets()
         return self
 
-    def master_key_bytes(self) -> bytes:
-        """The 32 bytes of the sealing key."""
-        return _key_bytes("master_key", self.master_key, self.environment)
-
-    def backup_key_bytes(self) -> bytes:
-        """The 32 bytes that backups are sealed under."""
-        return _key_bytes("backup_key", self.backup_key, self.environment)
-
-    def token_pepper_bytes(self) -> bytes:
-        """The 32 bytes of the token pepper."""
-        return _key_bytes("token_pepper", self.token_pepper, self.environment)
+    def operators_need_second_factor(self) -> bool:
+        """Whether an operator's rights need a second factor here."""
+        if self.second_factor_for_operators is SecondFactorRule.AUTO:
+            return self.environment is Environment.PRODUCTION
+        return self.second_factor_for_operators is SecondFactorRule.ALWAYS
 
 
-def _key_bytes(name: str, secret: SecretStr, environment: Environment) -> bytes:
-    text = secret.get_secret_value()
-    if not text:
-        if environment is Environment.PRODUCTION:
-            raise ConfigurationError(f"{ENV_PREFIX}{name.upper()} is not set")
-        return f"{DEVELOPMENT_SECRET_MARK}:{name}".encode().ljust(32, b".")[:32]
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
     try:
-        key = b64decode(text, validate=True)
-    except Base64Error:
-        key = b""
-    if len(key) != 32:
-        raise ConfigurationError(
-            f"{ENV_PREFIX}{name.upper()} must be 32 bytes in base64; "
-            "make one with: head -c 32 /dev/urandom | base64"
-        )
-    return key
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
-def _read_secret_files(environ: dict[str, str]) -> dict[str, str]:
-    """Replace every ``POKERARENA_X_FILE`` by ``POKERARENA_X`` with the file's content."""
+def _read_secret_files(environ: dict[str, str]) -> tuple[dict[str, str], str | None]:
+    """Every ``POKERARENA_X_FILE`` as a value for ``X``, and one that everybody can use, if any."""
     values: dict[str, str] = {}
+    exposed: str | None = None
     for variable, path in environ.items():
         if not (variable.startswith(ENV_PREFIX) and variable.endswith("_FILE")):
             continue
         name = variable.removeprefix(ENV_PREFIX).removesuffix("_FILE").lower()
-        if name not in Settings.model_fields:
+        field = Settings.model_fields.get(name)
+        if field is None:
             continue
-        try:
-            values[name] = Path(path).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigurationError(
-                f"{variable} names a file that cannot be read ({error.strerror}); "
-                "correct the path or its permissions"
-            ) from None
-    return values
+        values[name], open_to_all = read_secret_file(variable, Path(path))
+        if open_to_all and field.annotation is SecretStr:
+            exposed = variable
+    return values, exposed
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -429,9 +376,9 @@ def load_settings(**overrides: Any) -> Settings:
 
     Raises `ConfigurationError` with one line that names the first setting that is missing or wrong.
     """
-    values = _read_secret_files(dict(os.environ)) | overrides
+    values, exposed = _read_secret_files(dict(os.environ))
     try:
-        return Settings(**values)
+        settings = Settings(**(values | overrides))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "configuration"
@@ -442,6 +389,12 @@ def load_settings(**overrides: Any) -> Settings:
             f"{ENV_PREFIX}{where.upper()}: {what.lower()}; set it in the environment "
             f"(docs/operations.md lists every setting)"
         ) from None
+    if exposed is not None and settings.environment is Environment.PRODUCTION:
+        raise ConfigurationError(
+            f"{exposed} names a file that everybody on the machine may use: "
+            "give it mode 0400 or 0440"
+        )
+    return settings
 
 
 @lru_cache(maxsize=1)

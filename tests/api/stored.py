@@ -20,7 +20,9 @@ from pokerarena.history.append import FencedHands, append_hands
 from pokerarena.history.chain import first_link
 from pokerarena.history.record import ActionRecord, HandRecord, NoteRecord
 from pokerarena.ids import IdKind, new_id, parse_id
-from pokerarena.runs.models import Run
+from pokerarena.runs.models import RevealedSeed, Run, RunSeed
+from pokerarena.runs.service import SEED_PURPOSE
+from pokerarena.sealing import Sealer
 from tests.engine.hands import random_action
 
 
@@ -125,3 +127,12 @@ async def _set_status(session: AsyncSession, run_id: UUID, status: str, hands_do
             failure_code="test" if status == "failed" else None,
         )
     )
+
+
+async def reveal_seed(database: Database, sealer: Sealer, run_text: str) -> None:
+    """Tell the seed, as the worker that completes a run of that policy does."""
+    run_id = parse_id(IdKind.RUN, run_text)
+    async with database.unit_of_work() as session:
+        sealed = (await session.get_one(RunSeed, run_id)).seed_sealed
+        seed = await sealer.open(sealed, purpose=SEED_PURPOSE, owner=run_id.bytes)
+        session.add(RevealedSeed(run_id=run_id, seed=seed))

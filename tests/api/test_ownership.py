@@ -44,6 +44,7 @@ async def private_world(arena: Arena, owner: Client) -> dict[str, str]:
         "run_id": run["id"],
         "hand_id": id_text(IdKind.HAND, hand.id),
         "token_id": token["id"],
+        "session_id": ok(await owner.get("/v1/sessions"))["items"][0]["id"],
         "user_id": owner.id,
     }
 

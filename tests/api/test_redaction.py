@@ -19,6 +19,7 @@ from tests.api.asgi import Client
 from tests.api.stored import (
     own_cards,
     play_random_hand,
+    reveal_seed,
     set_status,
     store,
     withheld_cards,
@@ -160,6 +161,7 @@ async def test_after_a_completed_run_of_that_policy_everything_is_told_to_all_wh
     _, run_id, callers = await six_seats(arena, reveal_policy="after_run")
     hands = some_hands(Random(7), 5)
     await store(arena.database, run_id, hands, status="completed")
+    await reveal_seed(arena.database, arena.anonymous.app.state.parts.sealer, run_id)
     for caller in callers.values():
         for record in hands:
             path = f"/v1/hands/{id_text(IdKind.HAND, record.id)}"

@@ -11,13 +11,14 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from pokerarena.api.access import Undeclared, declared_permissions, needs
-from pokerarena.auth.models import Role, TokenKind
+from pokerarena.auth.models import Role
 from pokerarena.auth.permissions import (
     RULES,
     Ownership,
     Permission,
     Principal,
     Scope,
+    TokenKind,
     Who,
     authorize,
     role_scopes,
@@ -34,10 +35,16 @@ KINDS = {
     "hand_id": IdKind.HAND,
     "user_id": IdKind.USER,
     "token_id": IdKind.TOKEN,
+    "session_id": IdKind.SESSION,
     "letter_id": IdKind.DEAD_LETTER,
 }
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/tokens"): {"name": "t", "scopes": ["runs:read"], "expires_in_s": 60},
+    ("POST", "/v1/tokens/{token_id}/rotate"): {"expires_in_s": 60},
+    ("POST", "/v1/me/second-factor"): {"current_password": "x"},
+    ("POST", "/v1/me/second-factor/confirm"): {"code": "000000"},
+    ("POST", "/v1/me/second-factor/recovery-codes"): {"code": "000000"},
+    ("POST", "/v1/me/second-factor/remove"): {"current_password": "x", "code": "000000"},
     ("POST", "/v1/users"): {"username": "newcomer", "password": "a river runs through"},
     ("PUT", "/v1/me/password"): {"current_password": "x", "new_password": "y"},
     ("POST", "/v1/agents"): {"name": "a"},

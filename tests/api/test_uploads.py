@@ -156,6 +156,36 @@ async def test_an_upload_may_be_larger_than_other_bodies_up_to_its_own_bound(
     assert (reply.status, reply.code) == (415, "unsupported_media_type")
 
 
+async def test_an_upload_that_is_sent_again_makes_one_version(arena: Arena) -> None:
+    alice = await arena.user("alice")
+    agent_id = await an_agent(alice)
+    path, key = f"/v1/agents/{agent_id}/versions", {"idempotency-key": "once"}
+
+    async def send(body: bytes) -> Reply:
+        headers = {"content-type": "application/zip", **key}
+        return await alice.post(path, raw=body, headers=headers)
+
+    body = packed()
+    first, again = await send(body), await send(body)
+    assert ok(again, 201) == ok(first, 201)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert (await send(packed(events=True))).code == "idempotency_key_reused"
+    assert len(ok(await alice.get(path))["items"]) == 1
+
+
+async def test_brackets_in_an_archive_are_no_nesting(arena: Arena) -> None:
+    alice = await arena.user("alice")
+    source = BOT + f"# {'[' * 2 * arena.settings.api_json_depth_max}\n"
+    reply = await upload(
+        alice,
+        await an_agent(alice),
+        source.encode(),
+        "application/octet-stream",
+        "?file_name=mine.py",
+    )
+    ok(reply, 201)
+
+
 async def test_nobody_uploads_to_an_agent_of_another(arena: Arena) -> None:
     alice, bob = await arena.user("alice"), await arena.user("bob")
     agent_id = await an_agent(alice)

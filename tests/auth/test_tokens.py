@@ -1,9 +1,10 @@
-"""Tokens: their text, their storage, and their end."""
+"""Personal tokens: their text, their storage, and their end."""
 
 from __future__ import annotations
 
 import string
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,21 +12,31 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, text, update
 
 from pokerarena.auth import accounts, tokens
-from pokerarena.auth.models import ApiToken, Role, TokenKind, User
+from pokerarena.auth.models import ApiToken, Role, User
 from pokerarena.auth.passwords import PasswordHasher
 from pokerarena.auth.permissions import Scope
 from pokerarena.errors import Unauthenticated
+from pokerarena.ids import IdKind, parse_id
 from tests.api.arena import PASSWORD, Arena, ok
+from tests.api.asgi import Client
 
 BASE62 = string.digits + string.ascii_letters
 
 
-@pytest.mark.parametrize(("kind", "prefix"), [("personal", "pka_"), ("session", "pks_")])
-def test_a_token_is_prefix_and_30_random_and_6_check_characters(kind: str, prefix: str) -> None:
-    made = {tokens.new_text(TokenKind(kind)) for _ in range(200)}
+async def personal(arena: Arena, owner: Client, **changes: Any) -> Client:
+    """A client with a new personal token of this owner; the token's id is the client's."""
+    body = {"name": "ci", "scopes": ["agents:read"], "expires_in_s": 3600} | changes
+    made = ok(await owner.post("/v1/tokens", body), 201)
+    client = arena.anonymous.with_token(made["token"])
+    client.id = made["id"]
+    return client
+
+
+def test_a_token_is_prefix_and_30_random_and_6_check_characters() -> None:
+    made = {tokens.new_text() for _ in range(200)}
     assert len(made) == 200
     for text_ in made:
-        assert text_.startswith(prefix)
+        assert text_.startswith("pka_")
         assert len(text_) == 40
         assert set(text_[4:]) <= set(BASE62)
         assert tokens.is_well_formed(text_)
@@ -33,7 +44,7 @@ def test_a_token_is_prefix_and_30_random_and_6_check_characters(kind: str, prefi
 
 @given(st.data())
 def test_one_wrong_character_is_noticed_without_a_look_up(data: st.DataObject) -> None:
-    made = tokens.new_text(TokenKind.PERSONAL)
+    made = tokens.new_text()
     at = data.draw(st.integers(4, 39))
     other = data.draw(st.sampled_from(BASE62).filter(lambda char: char != made[at]))
     assert not tokens.is_well_formed(made[:at] + other + made[at + 1 :])
@@ -46,7 +57,7 @@ def test_any_other_text_is_no_token(text_: str) -> None:
 
 
 async def test_only_a_mac_is_stored_under_the_pepper_that_its_id_names(arena: Arena) -> None:
-    alice = await arena.user("alice")
+    alice = await personal(arena, await arena.user("alice"))
     assert alice.token is not None
     async with arena.database.unit_of_work() as session:
         row = (await session.scalars(select(ApiToken))).one()
@@ -61,53 +72,48 @@ async def test_only_a_mac_is_stored_under_the_pepper_that_its_id_names(arena: Ar
     assert other.pepper_id != row.pepper_id
     async with arena.database.unit_of_work() as session:
         with pytest.raises(Unauthenticated):
-            await tokens.authenticate(session, other, alice.token)
+            await tokens.authenticate(
+                session, other, alice.token, operators_need_second_factor=False
+            )
 
 
-async def test_a_token_ends_by_expiry_revocation_logout_and_with_its_account(arena: Arena) -> None:
-    alice = await arena.user("alice")
-    operator = await arena.user("operator", Role.OPERATOR)
-    made = ok(
-        await alice.post(
-            "/v1/tokens", {"name": "ci", "scopes": ["agents:read"], "expires_in_s": 60}
-        ),
-        201,
-    )
-    personal = arena.anonymous.with_token(made["token"])
-    ok(await personal.get("/v1/agents"))
+async def expire(arena: Arena, token_id: str) -> None:
     async with arena.database.unit_of_work() as session:
         await session.execute(
             update(ApiToken)
-            .where(ApiToken.kind == "personal")
+            .where(ApiToken.id == parse_id(IdKind.TOKEN, token_id))
             .values(
                 created_at=func.now() - timedelta(hours=2),
                 expires_at=func.now() - timedelta(seconds=1),
             )
         )
-    reply = await personal.get("/v1/agents")
+
+
+async def test_a_token_ends_by_expiry_revocation_logout_and_with_its_account(arena: Arena) -> None:
+    alice = await arena.user("alice")
+    operator = await arena.user("operator", Role.OPERATOR)
+    program = await personal(arena, alice)
+    ok(await program.get("/v1/agents"))
+    await expire(arena, program.id)
+    reply = await program.get("/v1/agents")
     assert (reply.status, reply.code) == (401, "token_expired")
-    assert ok(await alice.get("/v1/tokens"))["items"][0]["kind"] == "session"
+    assert ok(await alice.get("/v1/tokens"))["items"] == []
 
-    again = ok(
-        await alice.post(
-            "/v1/tokens", {"name": "ci", "scopes": ["agents:read"], "expires_in_s": 60}
-        ),
-        201,
-    )
-    personal = arena.anonymous.with_token(again["token"])
+    program = await personal(arena, alice)
     for _ in range(2):
-        ok(await alice.delete(f"/v1/tokens/{again['id']}"), 204)
-    reply = await personal.get("/v1/agents")
+        ok(await alice.delete(f"/v1/tokens/{program.id}"), 204)
+    reply = await program.get("/v1/agents")
     assert (reply.status, reply.code) == (401, "token_invalid")
-    assert (await operator.delete(f"/v1/tokens/{again['id']}")).status == 404
+    assert (await operator.delete(f"/v1/tokens/{program.id}")).status == 404
 
-    second = await arena.login("alice")
-    ok(await second.post("/v1/auth/logout"), 204)
-    assert (await second.get("/v1/me")).code == "token_invalid"
+    program = await personal(arena, alice)
+    ok(await program.post("/v1/auth/logout"), 204)
+    assert (await program.get("/v1/agents")).code == "token_invalid"
     ok(await alice.get("/v1/me"))
 
+    program = await personal(arena, alice)
     assert ok(await operator.post(f"/v1/users/{alice.id}/disable"))["disabled_at"]
-    reply = await alice.get("/v1/me")
+    reply = await program.get("/v1/agents")
     assert (reply.status, reply.code) == (401, "token_invalid")
     reply = await arena.anonymous.post(
         "/v1/auth/login", {"username": "alice", "password": PASSWORD}
@@ -115,6 +121,52 @@ async def test_a_token_ends_by_expiry_revocation_logout_and_with_its_account(are
     assert (reply.status, reply.code) == (401, "login_failed")
     reply = await operator.post(f"/v1/users/{operator.id}/disable")
     assert (reply.status, reply.code) == (409, "own_account")
+
+
+async def test_a_rotated_token_works_on_for_the_grace_and_is_replaced_once(arena: Arena) -> None:
+    alice = await arena.user("alice")
+    old = await personal(arena, alice, scopes=["agents:read", "runs:read"])
+    order = {"expires_in_s": 7200, "grace_s": 600}
+    made = ok(await alice.post(f"/v1/tokens/{old.id}/rotate", order), 201)
+    assert (made["name"], made["scopes"]) == ("ci", ["agents:read", "runs:read"])
+    ok(await old.get("/v1/agents"))
+    ok(await arena.anonymous.with_token(made["token"]).get("/v1/agents"))
+    listed = {one["id"]: one for one in ok(await alice.get("/v1/tokens"))["items"]}
+    assert listed[old.id]["rotated_at"] is not None
+    left = datetime.fromisoformat(listed[old.id]["expires_at"]) - datetime.now(UTC)
+    assert timedelta(seconds=500) < left <= timedelta(seconds=610)
+    again = await alice.post(f"/v1/tokens/{old.id}/rotate", order)
+    assert (again.status, again.code) == (409, "token_rotated")
+    await expire(arena, old.id)
+    assert (await old.get("/v1/agents")).code == "token_expired"
+
+    at_once = ok(await alice.post(f"/v1/tokens/{made['id']}/rotate", {"expires_in_s": 60}), 201)
+    assert (await arena.anonymous.with_token(made["token"]).get("/v1/agents")).status == 401
+    ok(await arena.anonymous.with_token(at_once["token"]).get("/v1/agents"))
+
+
+async def test_a_rotation_never_prolongs_what_it_replaces_and_keeps_to_its_owner(
+    arena: Arena,
+) -> None:
+    alice, bob = await arena.user("alice"), await arena.user("bob")
+    short = await personal(arena, alice, expires_in_s=30)
+    path = f"/v1/tokens/{short.id}/rotate"
+    assert (await bob.post(path, {"expires_in_s": 60})).status == 404
+    reply = await short.post(path, {"expires_in_s": 60})
+    assert (reply.status, reply.code) == (403, "session_required")
+    for order, code in (
+        ({"expires_in_s": 10 * 366 * 86_400}, "expiry_out_of_range"),
+        ({"expires_in_s": 60, "grace_s": 8 * 86_400}, "grace_out_of_range"),
+    ):
+        reply = await alice.post(path, order)
+        assert (reply.status, reply.code) == (422, code)
+    before = ok(await alice.get("/v1/tokens"))["items"][0]["expires_at"]
+    ok(await alice.post(path, {"expires_in_s": 60, "grace_s": 3600}), 201)
+    after = {one["id"]: one["expires_at"] for one in ok(await alice.get("/v1/tokens"))["items"]}
+    assert after[short.id] == before
+    ok(await alice.delete(f"/v1/tokens/{short.id}"), 204)
+    reply = await alice.post(path, {"expires_in_s": 60})
+    assert (reply.status, reply.code) == (409, "token_ended")
 
 
 @pytest.mark.parametrize(
@@ -145,35 +197,24 @@ async def test_a_role_that_was_taken_away_takes_its_scopes_with_it(arena: Arena)
 
 
 async def test_last_use_is_kept_coarsely(arena: Arena) -> None:
-    alice = await arena.user("alice")
+    program = await personal(arena, await arena.user("alice"))
 
     async def last_used() -> object:
         async with arena.database.unit_of_work() as session:
             return await session.scalar(select(ApiToken.last_used_at))
 
     assert await last_used() is None
-    ok(await alice.get("/v1/me"))
+    ok(await program.get("/v1/agents"))
     first = await last_used()
     assert first is not None
-    ok(await alice.get("/v1/me"))
+    ok(await program.get("/v1/agents"))
     assert await last_used() == first
     async with arena.database.unit_of_work() as session:
         await session.execute(
             update(ApiToken).values(last_used_at=func.now() - timedelta(minutes=6))
         )
-    ok(await alice.get("/v1/me"))
+    ok(await program.get("/v1/agents"))
     assert await last_used() != first
-
-
-async def test_sessions_of_one_account_are_bounded(
-    arena: Arena, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tokens, "SESSIONS_PER_USER_MAX", 3)
-    first = await arena.user("alice")
-    later = [await arena.login("alice") for _ in range(3)]
-    assert (await first.get("/v1/me")).code == "token_invalid"
-    for client in later:
-        ok(await client.get("/v1/me"))
 
 
 async def test_login_makes_a_weak_hash_strong(arena: Arena) -> None:
@@ -200,8 +241,7 @@ async def test_login_makes_a_weak_hash_strong(arena: Arena) -> None:
 async def test_a_changed_password_ends_other_sessions_only(arena: Arena) -> None:
     alice = await arena.user("alice")
     other = await arena.login("alice")
-    body = {"name": "ci", "scopes": ["agents:read"], "expires_in_s": 60}
-    personal = arena.anonymous.with_token(ok(await alice.post("/v1/tokens", body), 201)["token"])
+    program = await personal(arena, alice)
     change = {"current_password": "wrong", "new_password": "a new one for the winter"}
     assert (await alice.put("/v1/me/password", change)).code == "password_wrong"
     change["current_password"] = PASSWORD
@@ -211,7 +251,7 @@ async def test_a_changed_password_ends_other_sessions_only(arena: Arena) -> None
     ok(await alice.put("/v1/me/password", change), 204)
     ok(await alice.get("/v1/me"))
     assert (await other.get("/v1/me")).code == "token_invalid"
-    ok(await personal.get("/v1/agents"))
+    ok(await program.get("/v1/agents"))
     login = {"username": "alice", "password": PASSWORD}
     assert (await arena.anonymous.post("/v1/auth/login", login)).code == "login_failed"
     login["password"] = change["new_password"]

@@ -156,7 +156,11 @@ class Storm:
         )
 
     def _start_api(self) -> Server:
-        server = Server(self._postgres.url(), POKERARENA_LOG_LEVEL="ERROR")
+        server = Server(
+            self._postgres.url(),
+            POKERARENA_LOG_LEVEL="ERROR",
+            POKERARENA_TABLES_PER_USER_MAX="1000000",
+        )
 
         def end() -> None:
             server.process.kill()
@@ -219,7 +223,7 @@ class Storm:
 
     # -- afterwards ---------------------------------------------------------------------------
 
-    async def _until_all_ended(self, deadline_s: float = 240.0) -> None:
+    async def _until_all_ended(self, deadline_s: float = 90.0) -> None:
         give_up_s = time.monotonic() + deadline_s
         while True:
             try:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import psycopg
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy.engine import make_url
 
+from pokerarena import migrations
 from pokerarena.errors import Unavailable
 from pokerarena.ops import migrate
+from pokerarena.ops.migration_plan import plan
 
 
 def relations(url: str) -> set[str]:
@@ -62,3 +68,60 @@ def test_a_second_migration_waits_its_turn_and_then_says_so(
 def test_an_unreachable_database_is_one_sentence(tmp_path: object) -> None:
     with pytest.raises(Unavailable, match="cannot be reached"):
         migrate.check(f"postgresql+psycopg://nobody@/none?host={tmp_path}")
+
+
+def revisions(url: str) -> list[str]:
+    """Of all revisions, oldest first."""
+    with migrate.connection(url) as connected:
+        script = ScriptDirectory.from_config(migrate.config_of(connected))
+        return [one.revision for one in script.iterate_revisions("head", "base")][::-1]
+
+
+def test_every_revision_goes_down_and_up_again_without_drift(database_url: str) -> None:
+    every = revisions(database_url)
+    before = relations(database_url)
+    for revision in every[-2::-1]:
+        assert migrate.downgrade(database_url, revision).current == revision
+        migrate.upgrade(database_url)
+        assert relations(database_url) == before
+        assert migrate.drift(database_url) == []
+        migrate.downgrade(database_url, revision)
+    assert migrate.upgrade(database_url).up_to_date
+    assert migrate.drift(database_url) == []
+
+
+def test_the_plan_says_what_would_be_locked_and_touches_nothing(database_url: str) -> None:
+    migrate.downgrade(database_url, "reliability_0001")
+    steps = plan(database_url)
+    assert [step.revision for step in steps] == revisions(database_url)[2:]
+    locked = {lock.relation: lock for lock in steps[0].locks}
+    assert locked.keys() >= {"hands", "runs"}
+    assert locked["hands"].mode == "AccessExclusiveLock"
+    assert not locked["hands"].rewritten
+    assert "reads and writes wait; for a moment" in steps[0].line()
+    assert "locks nothing that exists" in steps[1].line()
+    assert migrate.check(database_url).current == "reliability_0001"
+    url = make_url(database_url).set(drivername="postgresql").render_as_string()
+    with psycopg.connect(url) as connected:
+        left = connected.execute(
+            "SELECT 1 FROM pg_database WHERE datname LIKE 'pokerarena_plan%'"
+        ).fetchall()
+    assert left == []
+
+
+def test_no_revision_holds_a_lock_for_long(database_url: str) -> None:
+    """What exists is never rewritten, and a revision that locks a relation changes no rows."""
+    source = Path(migrations.__file__).parent / "versions"
+    for step in plan(database_url, start="0001"):
+        assert not [lock for lock in step.locks if lock.rewritten], step.line()
+        (path,) = (
+            path
+            for path in source.glob("*.py")
+            if f'\nrevision = "{step.revision}"\n' in path.read_text()
+        )
+        text = path.read_text()
+        changes_rows = re.search(r"\b(UPDATE|DELETE FROM|INSERT INTO)\b", text) is not None
+        changes_shape = re.search(r"op\.(add|alter|drop)_column", text) is not None
+        assert not (changes_rows and changes_shape), f"{path.name}: split it"
+        if changes_rows:
+            assert "autocommit_block" in text, f"{path.name} changes rows in one transaction"

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from pokerarena.errors import ArenaError, Conflict, Invalid, NotFound, QuotaExceeded
+from pokerarena.errors import ArenaError, Conflict, Invalid, NotFound, QuotaExceeded, Unavailable
 from pokerarena.ids import new_id
 from pokerarena.runs import claim as claims
 from pokerarena.runs import service
@@ -68,10 +68,13 @@ async def test_a_run_keeps_the_rules_and_the_lineup_of_the_moment_it_was_ordered
 async def test_the_seed_is_sealed_and_its_hash_is_public(database_url: str) -> None:
     async with open_arena(database_url) as arena:
         run = await arena.look(await arena.order(["random", "tight"], 10))
-        seed = arena.sealer.open(run.seed_sealed, purpose="run-seed", owner=run.id.bytes)
+        sealed = await arena.value(
+            "SELECT seed_sealed FROM run_seeds WHERE run_id = :id", id=run.id
+        )
+        seed = await arena.sealer.open(sealed, purpose="run-seed", owner=run.id.bytes)
         assert len(seed) == 32
         assert hashlib.sha256(seed).digest() == run.seed_sha256
-        assert seed not in run.seed_sealed
+        assert seed not in sealed
         again = await arena.look(await arena.order(["random", "tight"], 10))
         assert again.seed_sha256 != run.seed_sha256
 
@@ -237,3 +240,29 @@ async def test_an_unknown_run_is_not_found(database_url: str) -> None:
             await stop(arena, new_id())
         with pytest.raises(NotFound):
             await resume(arena, new_id())
+
+
+async def test_when_the_arena_is_full_an_order_is_told_to_come_later(database_url: str) -> None:
+    async with open_arena(database_url, runs_active_total_max=2) as arena:
+        first = await arena.order(["random", "tight"], 5)
+        await arena.order(["random", "tight"], 5)
+        table = await arena.table(["random", "tight"])
+        with pytest.raises(Unavailable, match="as many runs"):
+            await arena.run(table, 5)
+        async with arena.database.unit_of_work() as session:
+            await service.request_stop(session, first)
+        await arena.run(table, 5)
+
+
+async def test_whoever_has_few_runs_comes_before_those_who_queued_many(database_url: str) -> None:
+    async with open_arena(database_url) as many, open_arena(database_url) as few:
+        queued = [await many.order(["random", "tight"], 5) for _ in range(4)]
+        late = await few.order(["random", "tight"], 5)
+        # The order in which the queue gives them out.
+        order = await many.rows(
+            "SELECT args->>'run_id' FROM procrastinate_jobs WHERE status = 'todo'"
+            " ORDER BY priority DESC, id"
+        )
+        assert [row[0] for row in order] == [
+            str(run_id) for run_id in (queued[0], late, *queued[1:])
+        ]

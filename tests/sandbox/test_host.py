@@ -422,6 +422,8 @@ async def test_over_tls_it_works_the_same(start_host, keys, tokens, tmp_path):
         ("POKERARENA_MASTER_KEY", "x"),
         ("POKERARENA_MASTER_KEY_FILE", "/run/secrets/x"),
         ("POKERARENA_TOKEN_PEPPER", "x"),
+        ("POKERARENA_MASTER_KEYS_PREVIOUS", "x"),
+        ("POKERARENA_TOKEN_PEPPERS_PREVIOUS_FILE", "/run/secrets/x"),
         ("PGPASSWORD", "x"),
         ("SOME_API_KEY", "x"),
         ("AWS_SECRET_ACCESS_KEY", "x"),

@@ -13,6 +13,7 @@ import psycopg
 from sqlalchemy import text
 
 from pokerarena.history.live import LIVE_CHANNEL, LiveHand, decode_live
+from pokerarena.ids import IdKind, id_text
 from pokerarena.worker.committer import libpq_url
 from tests.arena import Arena, open_arena
 from tests.soundness import assert_sound
@@ -87,8 +88,8 @@ async def test_every_line_about_a_run_carries_the_ids_to_follow_it_by(
                 await asyncio.sleep(0.02)
         for name in ("run_claimed", "run_left", "run_finished"):
             (event,) = process.events(name)
-            assert event["run_id"] == str(run_id)
-            assert event["table_id"] == str(table_id)
+            assert event["run_id"] == id_text(IdKind.RUN, run_id)
+            assert event["table_id"] == id_text(IdKind.TABLE, table_id)
             assert event["request_id"] == "req-42"
             assert event["epoch"] == 1
 

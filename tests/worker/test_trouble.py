@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import text
 
 from pokerarena.runs import service
-from pokerarena.runs.models import Run
+from pokerarena.runs.models import RunSeed
 from pokerarena.worker.reaper import reap
 from tests.arena import Arena, arena_settings, open_arena
 from tests.soundness import assert_sound
@@ -57,8 +57,8 @@ async def test_a_lineup_that_cannot_be_seated_fails_with_a_reason_and_can_be_res
         unknown = await arena.order(["random", "nobody"], 10)
         damaged = await arena.order(["random", "tight"], 10)
         async with arena.database.unit_of_work() as session:
-            run = await session.get_one(Run, damaged)
-            run.seed_sealed = run.seed_sealed[:-1] + b"\0"
+            seed = await session.get_one(RunSeed, damaged)
+            seed.seed_sealed = seed.seed_sealed[:-1] + bytes((seed.seed_sealed[-1] ^ 1,))
         with worker(arena.settings, tmp_path):
             codes = [(await arena.until_ended(run)).failure_code for run in (hosted, unknown)]
             assert codes == ["hosted_unavailable", "house_agent_unknown"]

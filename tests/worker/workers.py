@@ -15,7 +15,9 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from pokerarena.ops.privileges import DatabaseRole
 from pokerarena.settings import Settings
+from tests.database_server import as_role
 
 ROOT = Path(__file__).parents[2]
 WORKER = """
@@ -43,9 +45,11 @@ class WorkerProcess:
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith("POKERARENA_")
         }
+        address = as_role(settings.database_url.get_secret_value(), DatabaseRole.WORKER)
         whole = {
             "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'sdk/src'}:{ROOT}",
-            **_environment(settings),
+            **environment_of(settings),
+            "POKERARENA_DATABASE_URL": address,
             **environment,
         }
         with log_path.open("ab") as log:
@@ -127,7 +131,7 @@ def worker(
         process.end()
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def environment_of(settings: Settings) -> dict[str, str]:
     values = {}
     for name in settings.model_fields_set:
         value = getattr(settings, name)

@@ -26,6 +26,7 @@ from pokerarena.agents.player import Failure, FallbackReason, Reply
 from pokerarena.protocol.answers import MalformedAnswer, decode_answer, decode_batch
 from pokerarena.protocol.messages import Answer, Callback, Event, HandEnd, RunEnd, RunStart, encode
 from pokerarena.protocol.signing import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, Signer
+from pokerarena.tracing import TRACEPARENT, traceparent
 
 _OK: Final = 200
 # The kernel's way of saying that this machine, not the agent, has run out of something:
@@ -190,6 +191,8 @@ class HttpPlayer:
                 .header(TIMESTAMP_HEADER, str(timestamp_s))
                 .header(SIGNATURE_HEADER, self._signer.sign(message_id, timestamp_s, body))
             )
+        if (parent := traceparent()) is not None:
+            request = request.header(TRACEPARENT, parent)
         async with request.build_streamed() as response:
             if response.status != _OK:
                 return Failure(

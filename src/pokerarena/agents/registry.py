@@ -18,10 +18,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from pokerarena.agents.egress import EgressPolicy
 from pokerarena.agents.house import STRATEGIES
 from pokerarena.agents.models import Agent, AgentVersion, AgentVisibility, VersionKind
-from pokerarena.auth import accounts
+from pokerarena.auth import accounts, audit
+from pokerarena.auth.audit import Event
 from pokerarena.auth.permissions import Principal
 from pokerarena.errors import Conflict, Forbidden, Invalid, NotFound, QuotaExceeded
-from pokerarena.ids import new_id
+from pokerarena.ids import IdKind, id_text, new_id
 from pokerarena.protocol.signing import new_secret
 from pokerarena.sealing import Sealer
 from pokerarena.settings import Settings
@@ -159,8 +160,14 @@ async def change_agent(
         agent.name = name
     if description is not None:
         agent.description = description
-    if visibility is not None:
+    if visibility is not None and visibility.value != agent.visibility:
         agent.visibility = visibility.value
+        audit.record(
+            session,
+            Event.AGENT_EXPOSURE_CHANGED,
+            subject=id_text(IdKind.AGENT, agent.id),
+            visibility=agent.visibility,
+        )
     await _flush_name(session)
     return agent
 
@@ -190,6 +197,11 @@ async def add_version(
     number = await next_number(session, agent, settings)
     version_id = new_id()
     secret = new_secret() if order.kind is VersionKind.HTTP else None
+    sealed = None
+    if secret is not None:
+        sealed = await sealer.seal(
+            secret.encode(), purpose=SIGNING_SECRET_PURPOSE, owner=version_id.bytes
+        )
     version = AgentVersion(
         id=version_id,
         agent_id=agent.id,
@@ -197,11 +209,7 @@ async def add_version(
         kind=order.kind.value,
         callback_url=order.callback_url,
         house_name=order.house_name,
-        signing_secret_sealed=(
-            sealer.seal(secret.encode(), purpose=SIGNING_SECRET_PURPOSE, owner=version_id.bytes)
-            if secret is not None
-            else None
-        ),
+        signing_secret_sealed=sealed,
         max_batch=order.max_batch,
         max_in_flight=order.max_in_flight,
         wants_events=order.wants_events,
@@ -303,13 +311,14 @@ async def retire_version(
     return version
 
 
-def open_signing_secret(version: AgentVersion, sealer: Sealer) -> str:
+async def open_signing_secret(version: AgentVersion, sealer: Sealer) -> str:
     """The ``whsec_`` secret of an ``http`` version, for the player that signs with it."""
     if version.signing_secret_sealed is None:
         raise ValueError(f"version {version.id} is of kind {version.kind} and signs nothing")
-    return sealer.open(
+    secret = await sealer.open(
         version.signing_secret_sealed, purpose=SIGNING_SECRET_PURPOSE, owner=version.id.bytes
-    ).decode()
+    )
+    return secret.decode()
 
 
 async def _refuse_seated(session: AsyncSession, which: Any, code: str, what: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, cast
 
+from pokerarena import metrics, tracing
 from pokerarena.agents.breaker import CircuitBreaker
 from pokerarena.agents.player import Failure, FallbackReason, HandVoid, Player, Reply
 from pokerarena.agents.watchdog import Watchdog
@@ -71,8 +72,14 @@ class SeatedPlayer:
         player: Player,
         settings: SeatSettings | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        kind: str = metrics.OTHER,
     ) -> None:
         self.player = player
+        self._kind = kind
+        for reason in FallbackReason:
+            metrics.FALLBACKS.number(kind, reason.value)
+        self._latency = metrics.CALLBACK_SECONDS.distribution(kind)
         self._settings = settings or SeatSettings()
         self._clock = clock
         self._bank_ms = self._settings.time_bank_ms
@@ -102,6 +109,7 @@ class SeatedPlayer:
         async with self._slots:
             started_s = self._clock()
             if not self._breaker.may_ask(started_s):
+                self._count(FallbackReason.CIRCUIT_OPEN)
                 return Decision(
                     fallback_action(legal),
                     FallbackReason.CIRCUIT_OPEN,
@@ -120,11 +128,25 @@ class SeatedPlayer:
                 action_deadline_ms=deadline_ms,
             )
             try:
-                reply = await self._ask(callback, deadline_ms)
+                if tracing.traces_hand(ids.hand_no):
+                    with tracing.span(
+                        "callback",
+                        decision_id=callback.decision_id,
+                        hand_id=ids.hand_id,
+                        seat=callback.seat,
+                        kind=self._kind,
+                        deadline_ms=deadline_ms,
+                    ) as traced:
+                        reply = await self._ask(callback, deadline_ms)
+                        if traced is not None and isinstance(reply, Failure):
+                            traced.set_attribute("pokerarena.failure", reply.reason.value)
+                else:
+                    reply = await self._ask(callback, deadline_ms)
             except BaseException:
                 self._breaker.abandoned()
                 raise
             now_s = self._clock()
+        self._latency.observe(now_s - started_s)
         elapsed_ms = max(0, round((now_s - started_s) * 1000))
         over_ms = elapsed_ms - self._settings.time_limit_ms
         if over_ms > 0:
@@ -162,6 +184,7 @@ class SeatedPlayer:
                 return Decision(judged, None, elapsed_ms, note, None)
             reply = Failure(FallbackReason.ILLEGAL_ACTION, judged)
         self._breaker.failed(now_s)
+        self._count(reply.reason)
         return Decision(
             fallback_action(legal),
             reply.reason,
@@ -169,6 +192,9 @@ class SeatedPlayer:
             note,
             reply.detail[:_MAX_DETAIL_CHARS],
         )
+
+    def _count(self, reason: FallbackReason) -> None:
+        metrics.FALLBACKS.number(self._kind, reason.value).add()
 
     def _refill_bank(self, hand_no: int) -> None:
         refill_ms = self._settings.time_bank_refill_ms_per_hand

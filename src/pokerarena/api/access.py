@@ -16,7 +16,8 @@ from fastapi.routing import iter_route_contexts
 
 from pokerarena.api import idempotency
 from pokerarena.api.context import PartsOf, Session
-from pokerarena.auth import tokens
+from pokerarena.api.problems import route_template
+from pokerarena.auth import audit
 from pokerarena.auth.permissions import RULES, Permission, Principal, Who, authorize
 from pokerarena.errors import Unauthenticated
 from pokerarena.ids import IdKind, id_text
@@ -42,17 +43,31 @@ class Requirement:
                 if name in request.path_params
             }
         )
+        path = route_template(request.scope)
+        await parts.rate_limits.admit_address(request, path)
         rule = RULES[self.permission]
+        audit.act_as(Principal.ANONYMOUS)
         if rule.who is Who.ANYONE and rule.scope is None:
             # Nothing here depends on the caller, so a stale token must not be in the way.
             return Principal.ANONYMOUS
         principal = Principal.ANONYMOUS
         if (text := bearer_text(request)) is not None:
-            principal = await tokens.authenticate(session, parts.token_mac, text)
+            principal = await _authenticate(parts, session, text, rule.who)
+            audit.act_as(principal)
             bind_contextvars(user_id=id_text(IdKind.USER, principal.known_id()))
+        await parts.rate_limits.admit_caller(request, path, principal)
         authorize(principal, self.permission)
         request.state.idempotency = await idempotency.begin(request, parts, session, principal)
         return principal
+
+
+async def _authenticate(parts: PartsOf, session: Session, text: str, who: Who) -> Principal:
+    if who not in (Who.SESSION, Who.OPERATOR):
+        return await parts.callers.principal(session, text, fresh=False)
+    # What would let a thief stay, or reaches other people's things, asks afresh. In a transaction of
+    # its own: some of these routes hash passwords, and no connection may wait for that.
+    async with parts.database.unit_of_work() as short:
+        return await parts.callers.principal(short, text, fresh=True)
 
 
 def bearer_text(request: Request) -> str | None:

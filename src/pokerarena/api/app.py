@@ -20,24 +20,32 @@ from pokerarena.api.context import Parts
 from pokerarena.api.envelope import Envelope
 from pokerarena.api.hub import LiveHub
 from pokerarena.api.idempotency import CHANGING_METHODS, HEADER, sweep_forever
+from pokerarena.api.rate_limits import RateLimits
 from pokerarena.api.routes import (
     agents,
+    audit,
     auth,
     dead_letters,
     hands,
     live,
     program,
     runs,
+    second_factor,
+    sessions,
     tables,
     tokens,
     uploads,
     users,
 )
+from pokerarena.auth.callers import Callers
 from pokerarena.auth.passwords import PasswordHasher
 from pokerarena.auth.permissions import RULES, Permission, Who
+from pokerarena.auth.refusals import Refusals
+from pokerarena.auth.signing_keys import SigningKeys
 from pokerarena.auth.tokens import TokenMac
 from pokerarena.db import Database
-from pokerarena.sealing import Sealer
+from pokerarena.exposition import MetricsServer
+from pokerarena.sealing import open_sealer
 from pokerarena.settings import Settings
 
 TITLE = "pokerarena"
@@ -48,8 +56,11 @@ DESCRIPTION = (
 V1_ROUTERS = (
     auth.router,
     users.me,
+    second_factor.router,
+    sessions.router,
     tokens.router,
     users.router,
+    audit.router,
     # Before the agents: it takes from their route what is no JSON.
     uploads.router,
     agents.router,
@@ -67,23 +78,34 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
     """The API over the settings' database, or over one that the caller keeps and closes."""
     own_database = database is None
     database = database or Database(settings, application_name="pokerarena-api")
+    token_mac = TokenMac(settings.token_pepper_bytes(), settings.previous_token_peppers())
+    sealer = open_sealer(settings)
+    signing_keys = SigningKeys(database, sealer, settings)
     parts = Parts(
         settings=settings,
         database=database,
         hasher=PasswordHasher(settings),
-        token_mac=TokenMac(settings.token_pepper_bytes()),
-        sealer=Sealer(settings.master_key_bytes()),
+        token_mac=token_mac,
+        sealer=sealer,
         hub=LiveHub(settings, database),
+        signing_keys=signing_keys,
+        callers=Callers(settings, token_mac, signing_keys),
+        refusals=Refusals(database, settings.audit_refusals_per_minute),
+        rate_limits=RateLimits(settings),
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        exposed = MetricsServer()
+        if settings.api_metrics_port is not None:
+            await exposed.start(settings.metrics_host, settings.api_metrics_port)
         sweeping = asyncio.create_task(
             sweep_forever(parts.database, settings.idempotency_sweep_s), name="idempotency sweep"
         )
         try:
             yield
         finally:
+            await exposed.close()
             sweeping.cancel()
             await asyncio.gather(sweeping, return_exceptions=True)
             await parts.hub.close()

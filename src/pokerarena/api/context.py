@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Annotated, cast
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from pokerarena.auth.callers import Callers
+from pokerarena.auth.login import Door
 from pokerarena.auth.passwords import PasswordHasher
+from pokerarena.auth.refusals import Refusals
+from pokerarena.auth.signing_keys import SigningKeys
 from pokerarena.auth.tokens import TokenMac
 from pokerarena.db import Database
 from pokerarena.sealing import Sealer
@@ -17,6 +21,7 @@ from pokerarena.settings import Settings
 
 if TYPE_CHECKING:
     from pokerarena.api.hub import LiveHub
+    from pokerarena.api.rate_limits import RateLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,14 @@ class Parts:
     token_mac: TokenMac
     sealer: Sealer
     hub: LiveHub
+    signing_keys: SigningKeys
+    callers: Callers
+    refusals: Refusals
+    rate_limits: RateLimits
+
+    def door(self) -> Door:
+        """What a login is judged with."""
+        return Door(self.settings, self.database, self.hasher, self.token_mac, self.sealer)
 
 
 def _parts(request: Request) -> Parts:

@@ -16,7 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import get_contextvars
 
-from pokerarena.api.problems import MEDIA_TYPE, RETRY_AFTER_S, problem_bytes
+from pokerarena import metrics, tracing
+from pokerarena.api.nesting import Nesting
+from pokerarena.api.problems import MEDIA_TYPE, RETRY_AFTER_S, problem_bytes, route_template
 from pokerarena.ids import new_id
 from pokerarena.settings import Settings
 from pokerarena.telemetry import bind_contextvars, clear_contextvars, get_logger
@@ -24,8 +26,12 @@ from pokerarena.telemetry import bind_contextvars, clear_contextvars, get_logger
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 UPLOAD_TYPES = ("application/gzip", "application/zip", "application/octet-stream")
 _UPLOAD_PATH = re.compile(r"/v1/agents/[^/]+/versions")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -55,6 +61,9 @@ class Envelope:
         self._app = app
         self._body_max = settings.api_max_body_bytes
         self._body_timeout_s = settings.api_body_timeout_s
+        self._depth_max = settings.api_json_depth_max
+        self._url_max = settings.api_url_max_bytes
+        self._send_timeout_s = settings.api_send_timeout_s
         self._requests_max = settings.api_requests_max + settings.stream_max_per_process
         self._upload_max = settings.upload_max_bytes
         self._uploads_max = settings.uploads_max
@@ -69,31 +78,57 @@ class Envelope:
         given = headers.get("x-request-id", "")
         request_id = given if _SANE_REQUEST_ID.fullmatch(given) else new_id().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        exchange = _Exchange(scope, request_id, send)
+        exchange = _Exchange(scope, request_id, send, self._send_timeout_s)
         started = time.perf_counter()
         self._in_progress += 1
+        metrics.API_IN_PROGRESS.number().add()
         before = get_contextvars()
         bind_contextvars(request_id=request_id)
         try:
-            await self._serve(scope, headers, receive, exchange)
+            if not tracing.tracing():
+                await self._serve(scope, headers, receive, exchange)
+            else:
+                await self._serve_traced(scope, headers, receive, exchange)
         finally:
             self._in_progress -= 1
+            ended = time.perf_counter()
+            route = route_template(scope)
+            _count(scope["method"], route, exchange, started, ended)
             log.info(
                 "request",
                 method=scope["method"],
-                route=_route_template(scope),
+                route=route,
                 status=exchange.status,
-                duration_ms=round((time.perf_counter() - started) * 1000, 2),
+                duration_ms=round((ended - started) * 1000, 2),
             )
             # Whatever the request bound (its ids) must not stay for the next one.
             clear_contextvars()
             bind_contextvars(**before)
+
+    async def _serve_traced(
+        self, scope: Scope, headers: Headers, receive: Receive, exchange: _Exchange
+    ) -> None:
+        with tracing.span(
+            f"request {scope['method'] if scope['method'] in _METHODS else metrics.OTHER}",
+            parent=headers.get(tracing.TRACEPARENT),
+            request_id=exchange.request_id,
+        ) as traced:
+            bind_contextvars(trace_id=tracing.trace_id_of(tracing.traceparent()))
+            try:
+                await self._serve(scope, headers, receive, exchange)
+            finally:
+                if traced is not None:
+                    traced.set_attribute("http.route", route_template(scope))
+                    traced.set_attribute("http.response.status_code", exchange.status)
 
     async def _serve(
         self, scope: Scope, headers: Headers, receive: Receive, exchange: _Exchange
     ) -> None:
         if self._in_progress > self._requests_max:
             await exchange.problem(503, "overloaded", "Too many requests at once; try again.")
+            return
+        if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > self._url_max:
+            await exchange.problem(414, "url_too_long", f"A URL has at most {self._url_max} bytes.")
             return
         upload = is_upload(scope)
         if upload and self._uploads >= self._uploads_max:
@@ -103,12 +138,13 @@ class Envelope:
         if refusal := _refusal(headers, body_max, upload=upload):
             await exchange.problem(*refusal)
             return
-        body = _BoundedBody(receive, body_max, self._body_timeout_s)
+        depth_max = None if upload else self._depth_max
+        body = _BoundedBody(receive, body_max, self._body_timeout_s, depth_max)
         self._uploads += upload
         try:
             await self._app(scope, body.receive, exchange.send)
         except Exception:
-            log.exception("request_failed", method=scope["method"], route=_route_template(scope))
+            log.exception("request_failed", method=scope["method"], route=route_template(scope))
             if exchange.started:
                 # Half a response cannot be taken back: cutting it off is the honest end.
                 raise
@@ -137,18 +173,26 @@ class _Exchange:
     scope: Scope
     request_id: str
     _send: Send
+    _send_timeout_s: float
     status: int = 0
     started: bool = False
+    started_at: float = 0.0
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
+            self.started_at = time.perf_counter()
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.request_id
             for name, value in _SECURITY_HEADERS.items():
                 headers.setdefault(name, value)
-        await self._send(message)
+            if (standing := self.scope["state"].get("rate_limit")) is not None:
+                for name, value in standing.headers().items():
+                    headers[name] = value
+        # The server waits here while the client does not read.
+        async with asyncio.timeout(self._send_timeout_s):
+            await self._send(message)
 
     async def problem(self, status: int, code: str, detail: str) -> None:
         body = problem_bytes(status, code, detail, self.request_id)
@@ -158,7 +202,7 @@ class _Exchange:
         ]
         if status == 503:
             headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
-        if status in (413, 415):
+        if status in (413, 414, 415):
             # The body was not read; what follows on this connection would be its rest.
             headers.append((b"connection", b"close"))
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
@@ -168,10 +212,15 @@ class _Exchange:
 class _BoundedBody:
     """Counts a body as it arrives, and ends one that is too large or too slow."""
 
-    __slots__ = ("_complete", "_deadline", "_max", "_receive", "_size")
+    __slots__ = ("_complete", "_deadline", "_depth_max", "_max", "_nesting", "_receive", "_size")
 
-    def __init__(self, receive: Receive, body_max: int, timeout_s: float) -> None:
+    def __init__(
+        self, receive: Receive, body_max: int, timeout_s: float, depth_max: int | None
+    ) -> None:
         self._receive = receive
+        # None for what is no JSON: there is no nesting in an archive.
+        self._depth_max = depth_max
+        self._nesting = Nesting()
         self._max = body_max
         self._deadline = time.monotonic() + timeout_s
         self._size = 0
@@ -190,15 +239,17 @@ class _BoundedBody:
             self._size += len(message.get("body", b""))
             if self._size > self._max:
                 raise HTTPException(413, headers={"Connection": "close"})
+            if self._depth_max is not None and not self._nesting.feed(
+                message.get("body", b""), self._depth_max
+            ):
+                raise HTTPException(422, headers={"Connection": "close"})
             self._complete = not message.get("more_body", False)
         return message
 
 
-def _route_template(scope: Scope) -> str:
-    """The path with its parameters' names, so that ids do not make each log line its own kind."""
-    if "route" not in scope:
-        return "unmatched"
-    names = {str(value): name for name, value in scope.get("path_params", {}).items()}
-    return "/".join(
-        f"{{{names[part]}}}" if part in names else part for part in scope["path"].split("/")
-    )
+def _count(method: str, route: str, exchange: _Exchange, began: float, ended: float) -> None:
+    """Time until the response began: how long a stream lasts says nothing about its speed."""
+    known = method if method in _METHODS else metrics.OTHER
+    metrics.API_IN_PROGRESS.number().add(-1)
+    metrics.API_RESPONSES.number(known, route, str(exchange.status)).add()
+    metrics.API_SECONDS.distribution(known, route).observe((exchange.started_at or ended) - began)

@@ -24,6 +24,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.types import Uuid
 
+from pokerarena import metrics
 from pokerarena.db import Database
 from pokerarena.errors import Unavailable
 from pokerarena.history.live import LIVE_CHANNEL, LiveHand, decode_live
@@ -101,6 +102,7 @@ class LiveHub:
         self._database = database
         self._streams_max = settings.stream_max_per_process
         self._streams = 0
+        self._counted = metrics.STREAMS_OPEN.number()
         self._tables: dict[UUID, Watched] = {}
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -115,6 +117,7 @@ class LiveHub:
             )
         news = asyncio.Event()
         self._streams += 1
+        self._counted.add()
         watched = self._watch(table_id)
         watched.watchers.add(news)
         try:
@@ -122,6 +125,7 @@ class LiveHub:
         finally:
             watched.watchers.discard(news)
             self._streams -= 1
+            self._counted.add(-1)
 
     def touch(self, table_id: UUID) -> Watched | None:
         """Count a table as watched for a while, and say what is known of it now."""

@@ -81,7 +81,7 @@ class Pending:
         )
         sealed = None
         if len(answer.body) <= settings.idempotency_answer_max_bytes:
-            sealed = self.parts.sealer.seal(
+            sealed = await self.parts.sealer.seal(
                 msgspec.msgpack.encode(answer),
                 purpose=SEAL_PURPOSE,
                 owner=_owner(self.user_id, self.key_sha256),
@@ -130,6 +130,7 @@ async def begin(
             "The first request with this key is still in progress; send this one again shortly.",
         )
     fingerprint = await _fingerprint(request)
+    mac = parts.token_mac
     record = await session.scalar(
         select(IdempotencyRecord).where(
             IdempotencyRecord.user_id == user_id,
@@ -138,8 +139,8 @@ async def begin(
         )
     )
     if record is None:
-        return Pending(session, parts, user_id, key_sha256, fingerprint)
-    if record.fingerprint != fingerprint:
+        return Pending(session, parts, user_id, key_sha256, mac.of(fingerprint))
+    if record.fingerprint not in mac.candidates(fingerprint):
         raise Invalid(
             "idempotency_key_reused",
             "This key was used for another request; make a new key for each request.",
@@ -150,7 +151,7 @@ async def begin(
             "This request was done before, and its answer was too large to keep; "
             "read what it changed instead.",
         )
-    opened = parts.sealer.open(record.answer_sealed, purpose=SEAL_PURPOSE, owner=owner)
+    opened = await parts.sealer.open(record.answer_sealed, purpose=SEAL_PURPOSE, owner=owner)
     answer = msgspec.msgpack.decode(opened, type=KeptAnswer)
     raise Replayed(
         Response(answer.body, record.status, {**answer.headers, REPLAYED_HEADER: "true"})
@@ -218,8 +219,11 @@ def _owner(user_id: UUID, key_sha256: bytes) -> bytes:
     return user_id.bytes + key_sha256
 
 
-async def _fingerprint(request: Request) -> bytes:
-    """What makes it the same request: where it goes, and each byte of its body."""
+async def _fingerprint(request: Request) -> str:
+    """What makes it the same request: where it goes, and each byte of its body.
+
+    Stored as a MAC only: a body may hold a password, which its bare hash would let one guess.
+    """
     digest = hashlib.sha256()
     for part in (
         request.method.encode(),
@@ -229,4 +233,4 @@ async def _fingerprint(request: Request) -> bytes:
     ):
         digest.update(len(part).to_bytes(8))
         digest.update(part)
-    return digest.digest()
+    return f"request {digest.hexdigest()}"

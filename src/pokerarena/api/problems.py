@@ -17,7 +17,11 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalErr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Scope
 
+from pokerarena.api.addresses import client_address
+from pokerarena.api.context import Parts
+from pokerarena.auth import audit
 from pokerarena.errors import ArenaError, ConfigurationError, ErrorKind
 from pokerarena.telemetry import get_logger
 
@@ -34,6 +38,7 @@ STATUS_OF_KIND = {
     ErrorKind.NOT_FOUND: 404,
     ErrorKind.CONFLICT: 409,
     ErrorKind.QUOTA: 409,
+    ErrorKind.THROTTLED: 429,
     ErrorKind.UNAVAILABLE: 503,
 }
 
@@ -45,6 +50,7 @@ _HTTP_CODES = {
     404: ("route_not_found", "There is nothing at this path; /openapi.json lists what there is."),
     405: ("method_not_allowed", "This path does not take this method; see the Allow header."),
     408: ("body_timeout", "The body did not arrive in time; send it at once."),
+    422: ("body_too_deep", "The body nests deeper than this server takes."),
     413: ("body_too_large", "The body is larger than this server takes."),
 }
 
@@ -106,7 +112,33 @@ async def _arena_error(request: Request, error: Exception) -> Response:
         # How the program is configured is the operator's business, told in the log.
         raise error
     status = STATUS_OF_KIND[error.kind]
-    return problem(request, status, error.code, error.message, extra=error.context)
+    await _note_refusal(request, error)
+    if error.kind in (ErrorKind.UNAUTHENTICATED, ErrorKind.FORBIDDEN):
+        log.info("access_refused", code=error.code, status=status)
+    headers = None
+    if error.kind is ErrorKind.THROTTLED:
+        headers = {"Retry-After": str(error.context["retry_after_s"])}
+    return problem(request, status, error.code, error.message, extra=error.context, headers=headers)
+
+
+def route_template(scope: Scope) -> str:
+    """The path with its parameters' names, so that ids do not make each log line its own kind."""
+    if "route" not in scope:
+        return "unmatched"
+    names = {str(value): name for name, value in scope.get("path_params", {}).items()}
+    return "/".join(
+        f"{{{names[part]}}}" if part in names else part for part in scope["path"].split("/")
+    )
+
+
+async def _note_refusal(request: Request, error: ArenaError) -> None:
+    parts: Parts = request.app.state.parts
+    await parts.refusals.note(
+        error,
+        audit.actor(),
+        address=client_address(request, parts.settings),
+        route=f"{request.method} {route_template(request.scope)}",
+    )
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

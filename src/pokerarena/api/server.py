@@ -6,18 +6,21 @@ streams are told to end, and what is under way has a few seconds.
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pokerarena.api.app import create_app
 from pokerarena.api.hub import LiveHub
 from pokerarena.errors import ConfigurationError
 from pokerarena.settings import Settings
 from pokerarena.telemetry import configure_logging, get_logger
+from pokerarena.tracing import configure_tracing
 
 BACKLOG = 1024
 KEEP_ALIVE_S = 30
@@ -28,6 +31,46 @@ SHUTDOWN_S = 8
 IDLE_CONNECTIONS = 2000
 
 log = get_logger("api.server")
+
+
+def impatient(head_timeout_s: float) -> type[H11Protocol]:
+    """The server's protocol, which otherwise waits for ever for the head of a request."""
+
+    class Impatient(H11Protocol):
+        _patience: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._wait_for_head()
+
+        def data_received(self, data: bytes) -> None:
+            if self._idle() and self._patience is None:
+                self._wait_for_head()
+            super().data_received(data)
+            if not self._idle():
+                self._head_is_there()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._head_is_there()
+            super().connection_lost(exc)
+
+        def _idle(self) -> bool:
+            return self.cycle is None or self.cycle.response_complete
+
+        def _wait_for_head(self) -> None:
+            self._patience = self.loop.call_later(head_timeout_s, self._give_up)
+
+        def _head_is_there(self) -> None:
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
+
+        def _give_up(self) -> None:
+            self._patience = None
+            if not self.transport.is_closing():
+                self.transport.abort()
+
+    return Impatient
 
 
 class _Server(uvicorn.Server):
@@ -64,6 +107,7 @@ def run_api(
     `on_listening` gets the address, with the port that the system chose for port 0.
     """
     configure_logging(settings.log_level, settings.log_format, role="api")
+    configure_tracing(settings, role="api")
     app = create_app(settings)
     listener = _listen(host, port)
     with listener:
@@ -74,7 +118,7 @@ def run_api(
         config = uvicorn.Config(
             app,
             loop="uvloop",
-            http="h11",
+            http=impatient(settings.api_headers_timeout_s),
             ws="none",
             lifespan="on",
             log_config=None,

@@ -68,6 +68,7 @@ Description = Annotated[str, StringConstraints(max_length=1000, pattern=_PROSE)]
 # Bounded before anything is done with it; what makes a good one is `auth.passwords`' word.
 PasswordText = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 UsernameText = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+CodeText = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 UrlText = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 Chips = Annotated[int, Field(ge=0, le=CHIPS_MAX)]
 Blind = Annotated[int, Field(ge=1, le=CHIPS_MAX)]
@@ -102,6 +103,7 @@ def _id(kind: IdKind) -> Any:
 
 
 UserId = Annotated[UUID, *_id(IdKind.USER)]
+SessionId = Annotated[UUID, *_id(IdKind.SESSION)]
 TokenId = Annotated[UUID, *_id(IdKind.TOKEN)]
 AgentId = Annotated[UUID, *_id(IdKind.AGENT)]
 VersionId = Annotated[UUID, *_id(IdKind.VERSION)]

@@ -18,7 +18,6 @@ from pokerarena.api.context import Parts
 from pokerarena.api.hand_shapes import LiveHandShown
 from pokerarena.api.hub import Pulse, Subscription, Watched
 from pokerarena.api.stream import KEEP_ALIVE, event
-from pokerarena.auth import tokens
 from pokerarena.auth.permissions import Permission, Principal, authorize
 from pokerarena.engine.view import see
 from pokerarena.errors import ArenaError, NotFound
@@ -91,7 +90,7 @@ class Watcher:
 
     async def _recheck(self) -> None:
         async with self._parts.database.unit_of_work() as session:
-            self._caller = await tokens.again(session, self._caller)
+            self._caller = await self._parts.callers.again(session, self._caller)
             authorize(self._caller, Permission.TABLE_READ)
             await tables.visible_table(session, self._caller, self._table_id)
         self._rights = None

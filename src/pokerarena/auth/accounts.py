@@ -13,12 +13,15 @@ from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from pokerarena.auth import audit
+from pokerarena.auth.audit import Event
 from pokerarena.auth.models import Role, User
 from pokerarena.auth.passwords import PasswordHasher, check_new_password
 from pokerarena.db import Database
 from pokerarena.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
-from pokerarena.ids import new_id
-from pokerarena.settings import Registration, Settings
+from pokerarena.identity_settings import Registration
+from pokerarena.ids import IdKind, id_text, new_id
+from pokerarena.settings import Settings
 
 _USERNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{1,38})[A-Za-z0-9]")
 
@@ -61,6 +64,7 @@ async def create(
     except IntegrityError:
         raise Conflict("username_taken", "This username is taken; choose another.") from None
     await session.refresh(user)
+    audit.record(session, Event.USER_CREATED, subject=id_text(IdKind.USER, user.id), role=user.role)
     return user
 
 
@@ -72,9 +76,7 @@ async def authenticate(
     It opens short transactions of its own because no connection may wait for a hash.
     """
     async with database.unit_of_work() as session:
-        user = await session.scalar(
-            select(User).where(func.lower(User.username) == username.lower())
-        )
+        user = await find(session, username)
     verdict = await hasher.verify(user.password_hash if user else None, password)
     if user is None or not verdict.right or user.disabled_at is not None:
         raise Unauthenticated("login_failed", "Username or password is wrong.")
@@ -101,6 +103,7 @@ async def change_password(
     )
     if changed is None:
         raise Conflict("password_changed", "The password was just changed elsewhere; log in again.")
+    audit.record(session, Event.PASSWORD_CHANGED, subject=id_text(IdKind.USER, user_id))
 
 
 async def lock(session: AsyncSession, user_id: UUID) -> None:
@@ -122,6 +125,13 @@ async def get(session: AsyncSession, user_id: UUID) -> User:
     return user
 
 
+async def find(session: AsyncSession, username: str) -> User | None:
+    """The user of this name, however it is capitalised."""
+    query = select(User).where(func.lower(User.username) == username.lower())
+    found: User | None = await session.scalar(query)
+    return found
+
+
 async def list_users(session: AsyncSession, *, before: UUID | None, limit: int) -> list[User]:
     """All accounts, newest first."""
     query = select(User).order_by(User.id.desc()).limit(limit)
@@ -138,4 +148,5 @@ async def disable(session: AsyncSession, user_id: UUID, *, by: UUID) -> User:
     if user.disabled_at is None:
         user.disabled_at = await session.scalar(select(func.now()))
         await session.flush()
+        audit.record(session, Event.USER_DISABLED, subject=id_text(IdKind.USER, user.id))
     return user

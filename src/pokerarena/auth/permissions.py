@@ -12,8 +12,15 @@ from enum import Enum, StrEnum
 from typing import ClassVar
 from uuid import UUID
 
-from pokerarena.auth.models import Role, TokenKind
+from pokerarena.auth.models import Role
 from pokerarena.errors import Forbidden, Unauthenticated
+
+
+class TokenKind(StrEnum):
+    """``session``: the access token of a login; ``personal``: made by its user for a program."""
+
+    SESSION = "session"
+    PERSONAL = "personal"
 
 
 class Scope(StrEnum):
@@ -25,6 +32,7 @@ class Scope(StrEnum):
     TABLES_WRITE = "tables:write"
     RUNS_READ = "runs:read"
     RUNS_WRITE = "runs:write"
+    HISTORY_READ = "history:read"
     OPERATOR = "operator"
 
 
@@ -46,6 +54,9 @@ class Principal:
     token_id: UUID | None = None
     token_kind: TokenKind | None = None
     scopes: frozenset[Scope] = frozenset()
+    session_id: UUID | None = None
+    # An operator whose rights wait for a second factor.
+    lacks_second_factor: bool = False
 
     ANONYMOUS: ClassVar[Principal]
 
@@ -102,12 +113,15 @@ class Permission(Enum):
 
     PROGRAM_READ = "read what describes the program itself: health, documents, schemas"
     ACCOUNT_REGISTER = "create an account for oneself, where registration is open"
-    ACCOUNT_LOGIN = "exchange a password for a session token"
-    ACCOUNT_LOGOUT = "revoke the token that made the request"
+    ACCOUNT_LOGIN = "exchange a password, or a refresh token, for an access token"
+    ACCOUNT_LOGOUT = "end the session, or revoke the token, that made the request"
     ACCOUNT_READ = "read one's own account"
     PASSWORD_CHANGE = "change one's own password"  # noqa: S105 - a description
-    TOKENS_MANAGE = "list, create and revoke one's own tokens"
+    SECOND_FACTOR_MANAGE = "set up, renew and remove one's own second factor"
+    SESSIONS_MANAGE = "list and end one's own sessions"
+    TOKENS_MANAGE = "list, create, rotate and revoke one's own personal tokens"
     USERS_MANAGE = "list, create and disable accounts"
+    AUDIT_READ = "search the security events"
     AGENTS_LIST = "list one's own agents"
     AGENT_CREATE = "create an agent of one's own"
     AGENT_READ = "read an agent and its versions"
@@ -119,7 +133,8 @@ class Permission(Enum):
     SEAT_TAKE = "seat one's own agent at a table that one may see"
     SEAT_LEAVE = "take one's own agent, or anyone at one's own table, from its seat"
     RUN_CREATE = "start a run at one's own table"
-    RUN_READ = "read a run, its results, its hands and their replays as far as one may see them"
+    RUN_READ = "read a run and its results"
+    HISTORY_READ = "read a run's hands, their replays and its seed as far as one may see them"
     SANDBOX_READ = "read what the sandboxes of one's own hosted agent did in a run"
     RUN_CONTROL = "stop or resume a run of one's own table"
     DEAD_LETTERS_MANAGE = "list, read, retry and discard dead letters"
@@ -132,8 +147,11 @@ RULES: dict[Permission, Rule] = {
     Permission.ACCOUNT_LOGOUT: Rule(Who.USER),
     Permission.ACCOUNT_READ: Rule(Who.USER),
     Permission.PASSWORD_CHANGE: Rule(Who.SESSION),
+    Permission.SECOND_FACTOR_MANAGE: Rule(Who.SESSION),
+    Permission.SESSIONS_MANAGE: Rule(Who.SESSION, None, Ownership.OWNER),
     Permission.TOKENS_MANAGE: Rule(Who.SESSION, None, Ownership.OWNER),
     Permission.USERS_MANAGE: Rule(Who.OPERATOR, Scope.OPERATOR),
+    Permission.AUDIT_READ: Rule(Who.OPERATOR, Scope.OPERATOR),
     Permission.AGENTS_LIST: Rule(Who.USER, Scope.AGENTS_READ),
     Permission.AGENT_CREATE: Rule(Who.USER, Scope.AGENTS_WRITE),
     Permission.AGENT_READ: Rule(Who.ANYONE, Scope.AGENTS_READ, Ownership.VISIBLE),
@@ -146,6 +164,7 @@ RULES: dict[Permission, Rule] = {
     Permission.SEAT_LEAVE: Rule(Who.USER, Scope.TABLES_WRITE, Ownership.OWNER),
     Permission.RUN_CREATE: Rule(Who.USER, Scope.RUNS_WRITE, Ownership.OWNER),
     Permission.RUN_READ: Rule(Who.ANYONE, Scope.RUNS_READ, Ownership.VISIBLE),
+    Permission.HISTORY_READ: Rule(Who.ANYONE, Scope.HISTORY_READ, Ownership.VISIBLE),
     Permission.SANDBOX_READ: Rule(Who.USER, Scope.RUNS_READ, Ownership.VISIBLE),
     Permission.RUN_CONTROL: Rule(Who.USER, Scope.RUNS_WRITE, Ownership.OWNER),
     Permission.DEAD_LETTERS_MANAGE: Rule(Who.OPERATOR, Scope.OPERATOR),
@@ -167,6 +186,12 @@ def authorize(principal: Principal, permission: Permission) -> None:
         )
     if rule.who is Who.OPERATOR and principal.role is not Role.OPERATOR:
         raise Forbidden("operator_required", "Only an operator may do this.")
+    if rule.scope is Scope.OPERATOR and principal.lacks_second_factor:
+        raise Forbidden(
+            "second_factor_required",
+            "Operators need a second factor here: set one up at /v1/me/second-factor, "
+            "or log in with its code.",
+        )
     if rule.who is Who.SESSION and principal.token_kind is not TokenKind.SESSION:
         raise Forbidden("session_required", "Log in for this; a personal token cannot do it.")
     if rule.scope is not None and rule.scope not in principal.scopes:

@@ -1,9 +1,9 @@
-"""Bearer tokens: their text, how they are stored, and whom they stand for.
+"""Personal tokens: their text, how they are stored, and whom they stand for.
 
-A token is ``pka_`` (personal) or ``pks_`` (session), 30 random base62 characters and 6 base62
-characters of their CRC-32, so that secret scanners recognise one and a typing error needs no
-look-up. Only an HMAC under the pepper is stored. This module must never log or store a token's
-text, and never tells an unknown token from a revoked one.
+A token is ``pka_``, 30 random base62 characters and 6 base62 characters of their CRC-32, so that
+secret scanners recognise one and a typing error needs no look-up. Only an HMAC under the pepper is
+stored. This module must never log or store a token's text, and never tells an unknown token from a
+revoked one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import hmac
 import secrets
 import string
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -21,22 +21,29 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from pokerarena.auth import accounts
-from pokerarena.auth.models import ApiToken, Role, TokenKind, User
-from pokerarena.auth.permissions import Principal, Scope, role_scopes
-from pokerarena.errors import Forbidden, Invalid, NotFound, QuotaExceeded, Unauthenticated
-from pokerarena.ids import new_id
+from pokerarena.auth import accounts, audit
+from pokerarena.auth.audit import Event
+from pokerarena.auth.models import ApiToken, Role, SecondFactor, User
+from pokerarena.auth.permissions import MEMBER_SCOPES, Principal, Scope, TokenKind, role_scopes
+from pokerarena.errors import (
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    QuotaExceeded,
+    Unauthenticated,
+)
+from pokerarena.ids import IdKind, id_text, new_id
+from pokerarena.settings import Settings
 
-PREFIXES = {TokenKind.PERSONAL: "pka_", TokenKind.SESSION: "pks_"}
+PREFIX = "pka_"
 RANDOM_CHARACTERS = 30
 CHECK_CHARACTERS = 6
 # How stale `last_used_at` may be: a write for every request would cost more than it tells.
 LAST_USED_GRAIN = timedelta(minutes=5)
-# What an account may have of live sessions; the oldest ends when another begins.
-SESSIONS_PER_USER_MAX = 50
 
+_SCOPE_TEXTS = frozenset(scope.value for scope in Scope)
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
-_TEXT_LENGTH = 4 + RANDOM_CHARACTERS + CHECK_CHARACTERS
 
 
 def _check_characters(body: str) -> str:
@@ -48,32 +55,51 @@ def _check_characters(body: str) -> str:
     return "".join(reversed(digits))
 
 
-def new_text(kind: TokenKind) -> str:
+def new_text(prefix: str = PREFIX, *, fixed: str = "", random: int = RANDOM_CHARACTERS) -> str:
     """A new token's text; it exists nowhere else until its MAC is stored."""
-    body = "".join(secrets.choice(_BASE62) for _ in range(RANDOM_CHARACTERS))
-    return PREFIXES[kind] + body + _check_characters(body)
+    body = fixed + "".join(secrets.choice(_BASE62) for _ in range(random))
+    return prefix + body + _check_characters(body)
 
 
-def is_well_formed(text: str) -> bool:
+def is_well_formed(text: str, prefix: str = PREFIX, *, random: int = RANDOM_CHARACTERS) -> bool:
     """Whether a text can be a token at all: prefix, length, alphabet and check characters."""
-    if len(text) != _TEXT_LENGTH or text[:4] not in PREFIXES.values() or not text.isascii():
+    length = len(prefix) + random + CHECK_CHARACTERS
+    if len(text) != length or not text.startswith(prefix) or not text.isascii():
         return False
-    body, check = text[4:-CHECK_CHARACTERS], text[-CHECK_CHARACTERS:]
+    body, check = text[len(prefix) : -CHECK_CHARACTERS], text[-CHECK_CHARACTERS:]
     return body.isalnum() and hmac.compare_digest(check, _check_characters(body))
 
 
 class TokenMac:
-    """The MAC under which tokens are stored, with the id of its pepper."""
+    """The MAC under which tokens are stored, with the id of its pepper.
 
-    __slots__ = ("_pepper", "pepper_id")
+    Tokens that were stored under a previous pepper are still found, and move to the present one
+    when they are used.
+    """
 
-    def __init__(self, pepper: bytes) -> None:
-        self._pepper = pepper
-        self.pepper_id = hashlib.sha256(b"pokerarena pepper id" + pepper).digest()[:4]
+    __slots__ = ("_peppers", "pepper_id")
 
-    def of(self, text: str) -> bytes:
-        """The MAC of a token's text."""
-        return hmac.digest(self._pepper, text.encode("ascii"), "sha256")
+    def __init__(self, pepper: bytes, previous: Sequence[bytes] = ()) -> None:
+        self.pepper_id = _pepper_id(pepper)
+        self._peppers = {_pepper_id(key): key for key in (pepper, *previous)}
+
+    def of(self, text: str, pepper_id: bytes | None = None) -> bytes:
+        """The MAC of a token's text, under the present pepper or the one of that id."""
+        key = self._peppers[self.pepper_id if pepper_id is None else pepper_id]
+        return hmac.digest(key, text.encode("ascii"), "sha256")
+
+    @property
+    def has_previous(self) -> bool:
+        """Whether some tokens may still be stored under another pepper."""
+        return len(self._peppers) > 1
+
+    def candidates(self, text: str) -> list[bytes]:
+        """Every MAC under which the token may be stored."""
+        return [self.of(text, pepper_id) for pepper_id in self._peppers]
+
+
+def _pepper_id(pepper: bytes) -> bytes:
+    return hashlib.sha256(b"pokerarena pepper id" + pepper).digest()[:4]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +132,14 @@ async def create_personal(
             f"You cannot give what you do not have: leave out {', '.join(excess)}.",
             scopes=excess,
         )
-    if not 1 <= ttl_s <= ttl_max_s:
-        raise Invalid(
-            "expiry_out_of_range",
-            f"A token lives from 1 to {ttl_max_s} seconds.",
-            max_expires_in_s=ttl_max_s,
-        )
+    _check_ttl(ttl_s, ttl_max_s)
     await accounts.lock(session, user_id)
+    await session.execute(
+        delete(ApiToken).where(ApiToken.user_id == user_id, ApiToken.expires_at < func.now())
+    )
     live = await session.scalar(
         select(func.count()).where(
             ApiToken.user_id == user_id,
-            ApiToken.kind == TokenKind.PERSONAL.value,
             ApiToken.revoked_at.is_(None),
             ApiToken.expires_at > func.now(),
         )
@@ -125,42 +148,76 @@ async def create_personal(
         raise QuotaExceeded(
             "too_many_tokens", f"You have {live} tokens, the most allowed; revoke one first."
         )
-    return await _store(session, mac, user_id, TokenKind.PERSONAL, name, wanted, ttl_s)
+    made = await _store(session, mac, user_id, name, wanted, ttl_s)
+    audit.record(
+        session, Event.TOKEN_CREATED, subject=_public(made.row.id), scopes=" ".join(sorted(wanted))
+    )
+    return made
 
 
-async def create_session(
-    session: AsyncSession, mac: TokenMac, *, user: User, ttl_s: int
+def _check_ttl(ttl_s: int, ttl_max_s: int) -> None:
+    if not 1 <= ttl_s <= ttl_max_s:
+        raise Invalid(
+            "expiry_out_of_range",
+            f"A token lives from 1 to {ttl_max_s} seconds.",
+            max_expires_in_s=ttl_max_s,
+        )
+
+
+async def rotate_personal(
+    session: AsyncSession,
+    mac: TokenMac,
+    *,
+    user_id: UUID,
+    token_id: UUID,
+    ttl_s: int,
+    grace_s: int,
+    settings: Settings,
 ) -> NewToken:
-    """Make the token of a login. Dead tokens of the user go; the oldest sessions end."""
-    await accounts.lock(session, user.id)
-    await session.execute(
-        delete(ApiToken).where(ApiToken.user_id == user.id, ApiToken.expires_at < func.now())
+    """Replace a token by one with the same name and scopes; the old one works on for the grace."""
+    _check_ttl(ttl_s, settings.token_max_ttl_s)
+    if grace_s > settings.token_rotation_grace_max_s:
+        raise Invalid(
+            "grace_out_of_range",
+            f"A replaced token works on for at most {settings.token_rotation_grace_max_s} seconds.",
+            max_grace_s=settings.token_rotation_grace_max_s,
+        )
+    await accounts.lock(session, user_id)
+    old = await session.get(ApiToken, token_id, with_for_update=True)
+    now = await session.scalar(select(func.now()))
+    if old is None or old.user_id != user_id or now is None:
+        raise NotFound("token")
+    if old.revoked_at is not None or old.expires_at <= now:
+        raise Conflict("token_ended", "This token has ended; make a new one.")
+    if old.rotated_at is not None:
+        raise Conflict("token_rotated", "This token was replaced before; rotate its successor.")
+    # What a role no longer allows is taken off when a token is used, not here.
+    scopes = frozenset(Scope(text) for text in old.scopes if text in _SCOPE_TEXTS)
+    made = await _store(session, mac, user_id, old.name, scopes, ttl_s)
+    old.rotated_at = now
+    if grace_s == 0:
+        old.revoked_at = now
+    else:
+        old.expires_at = min(old.expires_at, now + timedelta(seconds=grace_s))
+    await session.flush()
+    audit.record(
+        session, Event.TOKEN_ROTATED, subject=_public(old.id), successor=_public(made.row.id)
     )
-    surplus = (
-        select(ApiToken.id)
-        .where(ApiToken.user_id == user.id, ApiToken.kind == TokenKind.SESSION.value)
-        .order_by(ApiToken.id.desc())
-        .offset(SESSIONS_PER_USER_MAX - 1)
-    )
-    await session.execute(delete(ApiToken).where(ApiToken.id.in_(surplus)))
-    scopes = role_scopes(Role(user.role))
-    return await _store(session, mac, user.id, TokenKind.SESSION, "login", scopes, ttl_s)
+    return made
 
 
 async def _store(
     session: AsyncSession,
     mac: TokenMac,
     user_id: UUID,
-    kind: TokenKind,
     name: str,
     scopes: frozenset[Scope],
     ttl_s: int,
 ) -> NewToken:
-    text = new_text(kind)
+    text = new_text()
     row = ApiToken(
         id=new_id(),
         user_id=user_id,
-        kind=kind.value,
         name=name,
         scopes=sorted(scope.value for scope in scopes),
         pepper_id=mac.pepper_id,
@@ -173,21 +230,34 @@ async def _store(
     return NewToken(row, text)
 
 
-async def authenticate(session: AsyncSession, mac: TokenMac, text: str) -> Principal:
+async def authenticate(
+    session: AsyncSession, mac: TokenMac, text: str, *, operators_need_second_factor: bool
+) -> Principal:
     """The principal that a token stands for; raises `Unauthenticated` for any other text."""
     if not is_well_formed(text):
-        raise _invalid()
-    return await _principal(session, ApiToken.mac == mac.of(text))
+        raise invalid()
+    principal = await _principal(
+        session, ApiToken.mac.in_(mac.candidates(text)), operators_need_second_factor
+    )
+    if mac.has_previous:
+        await session.execute(
+            update(ApiToken)
+            .where(ApiToken.id == principal.token_id, ApiToken.pepper_id != mac.pepper_id)
+            .values(mac=mac.of(text), pepper_id=mac.pepper_id)
+        )
+    return principal
 
 
-async def again(session: AsyncSession, principal: Principal) -> Principal:
-    """The same principal as of now, for what outlives a request; raises when it is none any more."""
-    if principal.token_id is None:
-        return principal
-    return await _principal(session, ApiToken.id == principal.token_id)
+async def again(
+    session: AsyncSession, token_id: UUID, *, operators_need_second_factor: bool
+) -> Principal:
+    """The token's principal as of now, for what outlives a request."""
+    return await _principal(session, ApiToken.id == token_id, operators_need_second_factor)
 
 
-async def _principal(session: AsyncSession, which: ColumnElement[bool]) -> Principal:
+async def _principal(
+    session: AsyncSession, which: ColumnElement[bool], operators_need_second_factor: bool
+) -> Principal:
     found = (
         await session.execute(
             select(
@@ -198,16 +268,18 @@ async def _principal(session: AsyncSession, which: ColumnElement[bool]) -> Princ
                     ApiToken.last_used_at.is_(None)
                     | (ApiToken.last_used_at < func.now() - LAST_USED_GRAIN)
                 ).label("stale"),
+                SecondFactor.confirmed_at.is_not(None).label("has_second_factor"),
             )
             .join(User, User.id == ApiToken.user_id)
+            .outerjoin(SecondFactor, SecondFactor.user_id == User.id)
             .where(which)
         )
     ).one_or_none()
     if found is None:
-        raise _invalid()
-    token, user, expired, stale = found
+        raise invalid()
+    token, user, expired, stale, has_second_factor = found
     if token.revoked_at is not None or user.disabled_at is not None:
-        raise _invalid()
+        raise invalid()
     if expired:
         raise Unauthenticated(
             "token_expired", "This token has expired: log in again or make a new one."
@@ -217,20 +289,27 @@ async def _principal(session: AsyncSession, which: ColumnElement[bool]) -> Princ
             update(ApiToken).where(ApiToken.id == token.id).values(last_used_at=func.now())
         )
     role = Role(user.role)
-    known = {scope.value for scope in Scope}
-    scopes = frozenset(Scope(text) for text in token.scopes if text in known)
+    lacks = operators_need_second_factor and role is Role.OPERATOR and not has_second_factor
+    scopes = frozenset(Scope(text) for text in token.scopes if text in _SCOPE_TEXTS)
     return Principal(
         user_id=user.id,
         username=user.username,
         role=role,
         token_id=token.id,
-        token_kind=TokenKind(token.kind),
+        token_kind=TokenKind.PERSONAL,
         # A role that was taken away takes its scopes from older tokens with it.
-        scopes=scopes & role_scopes(role),
+        scopes=scopes & usable_scopes(role, lacks_second_factor=lacks),
+        lacks_second_factor=lacks,
     )
 
 
-def _invalid() -> Unauthenticated:
+def usable_scopes(role: Role, *, lacks_second_factor: bool) -> frozenset[Scope]:
+    """What a role allows, without an operator's rights where a second factor is missing."""
+    return MEMBER_SCOPES if lacks_second_factor else role_scopes(role)
+
+
+def invalid() -> Unauthenticated:
+    """The one answer to a token that is unknown, damaged, revoked, or its account's no more."""
     return Unauthenticated(
         "token_invalid", "This token is not valid (any more): log in again or make a new one."
     )
@@ -263,15 +342,8 @@ async def revoke(session: AsyncSession, *, user_id: UUID, token_id: UUID) -> Non
     if token.revoked_at is None:
         token.revoked_at = await session.scalar(select(func.now()))
         await session.flush()
+        audit.record(session, Event.TOKEN_REVOKED, subject=_public(token.id))
 
 
-async def end_sessions(session: AsyncSession, user_id: UUID, *, but: UUID | None) -> None:
-    """Revoke every session of the user, except the one that asks for it."""
-    change = update(ApiToken).where(
-        ApiToken.user_id == user_id,
-        ApiToken.kind == TokenKind.SESSION.value,
-        ApiToken.revoked_at.is_(None),
-    )
-    if but is not None:
-        change = change.where(ApiToken.id != but)
-    await session.execute(change.values(revoked_at=func.now()))
+def _public(token_id: UUID) -> str:
+    return id_text(IdKind.TOKEN, token_id)

@@ -2,7 +2,7 @@
 
 Owns what is hashed and in which order. A changed, missing, added or reordered row breaks the chain
 at that hand. It is no signature: whoever may write every row may also write the chain anew. Pure;
-revision ``reliability_0002`` computes the same links in SQL, so what is hashed never changes.
+revision ``reliability_0003`` computes the same links in SQL, so what is hashed never changes.
 
 A link is the first 16 bytes of SHA-256 over the link before it and the row: id, numbers big-endian,
 the moment in microseconds, and each packed part (board, seats, actions, hole cards) after its length.

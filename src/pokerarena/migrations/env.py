@@ -36,6 +36,7 @@ def run() -> None:
         include_name=include_name,
         transaction_per_migration=True,
         compare_type=True,
+        on_version_apply=context.config.attributes.get("on_version_apply", ()),
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -12,6 +12,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -25,6 +26,8 @@ RETRY_AFTER_MAX_S: Final = 5.0
 CHANGING_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 # A live stream says something at least this often, if only that it is alive.
 SILENCE_MAX_S: Final = 60.0
+# The part of an access token's life after which the next one is asked for.
+REFRESHED_AFTER: Final = 0.7
 BODY_MAX_BYTES: Final = 16 * 1024 * 1024
 LINE_MAX_BYTES: Final = 1024 * 1024
 
@@ -76,11 +79,24 @@ class ApiClient:
         self._port = port
         self._base = parts.path.rstrip("/")
         self._token = token
+        self._refresh_token: str | None = None
+        self._refresh_at = 0.0
 
     def login(self, username: str, password: str) -> None:
-        """Gets a session token for the calls that follow."""
-        answer = self.post("/v1/auth/login", {"username": username, "password": password})
-        self._token = answer["token"]
+        """Begins a session for the calls that follow."""
+        self._take(self.post("/v1/auth/login", {"username": username, "password": password}))
+
+    def _take(self, granted: Any) -> None:
+        self._token, self._refresh_token = granted["access_token"], granted["refresh_token"]
+        lives = datetime.fromisoformat(granted["expires_at"]) - datetime.now(UTC)
+        self._refresh_at = time.monotonic() + lives.total_seconds() * REFRESHED_AFTER
+
+    def _keep_session(self) -> None:
+        """Refreshes the session before its access token expires."""
+        if self._refresh_token is not None and time.monotonic() >= self._refresh_at:
+            order = {"refresh_token": self._refresh_token}
+            self._token = self._refresh_token = None
+            self._take(self.post("/v1/auth/refresh", order))
 
     def get(self, path: str, **query: Any) -> Any:
         if query:
@@ -108,6 +124,7 @@ class ApiClient:
 
     def events(self, path: str) -> Iterator[Event]:
         """A live stream, until the server ends it."""
+        self._keep_session()
         connection = self._connect(SILENCE_MAX_S)
         try:
             with self._unreachable_said():
@@ -122,6 +139,7 @@ class ApiClient:
             connection.close()
 
     def _call(self, method: str, path: str, body: Any) -> Any:
+        self._keep_session()
         headers = self._headers({"Accept": "application/json"})
         content: bytes | None = None
         if isinstance(body, bytes):

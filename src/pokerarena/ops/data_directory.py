@@ -11,6 +11,7 @@ import hashlib
 import os
 import secrets
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -56,9 +57,9 @@ class DataDirectory:
     def logs(self) -> Path:
         return self.path / "logs"
 
-    def secret_settings(self) -> dict[str, str]:
-        """The environment that points the program to the secrets, without showing them."""
-        files = {name: str(self.secrets / name) for name in SECRET_NAMES}
+    def secret_settings(self, names: Sequence[str]) -> dict[str, str]:
+        """The environment that points the program to secrets, without showing them."""
+        files = {name: str(self.secrets / name) for name in names}
         return {f"POKERARENA_{name.upper()}_FILE": file for name, file in files.items()}
 
 

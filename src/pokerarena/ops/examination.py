@@ -18,10 +18,13 @@ from sqlalchemy.engine import make_url
 
 from pokerarena.errors import ArenaError
 from pokerarena.ops import migrate
+from pokerarena.ops.data_directory import settings_of
 from pokerarena.sandbox import local
-from pokerarena.settings import Environment, Settings, load_settings
+from pokerarena.settings import Environment, Settings
 
 POSTGRES_VERSION_MIN: Final = 150_000
+WAL_AGE_MAX_S: Final = 60.0
+BASES_MISSED_MAX: Final = 2
 CLOCK_SKEW_MAX_S: Final = 2.0
 WAIT_FOR_WORKER_MAX_S: Final = 60
 
@@ -36,16 +39,18 @@ class Finding(NamedTuple):
     text: str
 
 
-def examine() -> list[Finding]:
+def examine(data_dir: Path | None = None) -> list[Finding]:
     """Every finding, the well ones too; stops where the next question would make no sense."""
     findings = [_python(), _sandbox()]
     try:
-        settings = load_settings()
+        settings = settings_of(data_dir)
         settings.master_key_bytes()
         settings.token_pepper_bytes()
     except ArenaError as error:
         return [*findings, Finding("settings", False, str(error))]
     findings += [_settings(settings), _secrets(settings)]
+    if settings.backup_directory:
+        findings.append(_backups(settings))
     url = settings.database_url.get_secret_value()
     try:
         state = migrate.check(url)
@@ -96,6 +101,25 @@ def _secrets(settings: Settings) -> Finding:
         text = f"{' and '.join(missing)} not set: fine for development, anybody can guess them"
         return Finding("secrets", True, text)
     return Finding("secrets", True, "set")
+
+
+def _backups(settings: Settings) -> Finding:
+    """A backup that was missed or fails shows as one that is old."""
+    from pokerarena.ops.backup.repository import Repository
+
+    repository = Repository.of(settings)
+    now = datetime.now(UTC)
+    bases, reach = repository.bases(), repository.reach()
+    if not bases or reach is None:
+        return Finding("backups", False, "none yet: is 'pokerarena backup serve' running?")
+    base_age_s = (now - bases[-1].finished_at).total_seconds()
+    wal_age_s = (now - reach.at).total_seconds()
+    text = f"last base {base_age_s / 3600:.1f} h ago, WAL {wal_age_s:.0f} s ago"
+    if wal_age_s > WAL_AGE_MAX_S + settings.backup_ship_s:
+        return Finding("backups", False, f"{text}: is 'pokerarena backup serve' running?")
+    if base_age_s > BASES_MISSED_MAX * settings.backup_interval_s:
+        return Finding("backups", False, f"{text}: base backups fail, its log says why")
+    return Finding("backups", True, text)
 
 
 def _version(connection: Connection) -> Finding:

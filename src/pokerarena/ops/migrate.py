@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,6 +24,9 @@ from sqlalchemy import Connection, create_engine, pool, text
 from sqlalchemy.exc import OperationalError
 
 from pokerarena.errors import Unavailable
+from pokerarena.ops import database_roles
+from pokerarena.ops.database_roles import NO_PASSWORDS
+from pokerarena.ops.privileges import DatabaseRole
 
 # "poker" and "schema" as bytes: an arbitrary number that only this module uses.
 ADVISORY_LOCK: Final = 0x706F6B65_7273636D
@@ -44,11 +47,24 @@ class SchemaState:
         return self.current == self.head
 
 
-def upgrade(url: str, revision: str = "head") -> SchemaState:
-    """Brings the schema up to `revision`; nothing to do is no error."""
+def upgrade(
+    url: str,
+    revision: str = "head",
+    *,
+    passwords: Mapping[DatabaseRole, str] = NO_PASSWORDS,
+) -> SchemaState:
+    """Brings the schema up to `revision`, and the roles and privileges to what is declared.
+
+    Nothing to do is no error.
+    """
     with _turn(url) as (connection, config):
         command.upgrade(config, revision)
-        return _state(connection, config)
+        connection.commit()
+        state = _state(connection, config)
+        if state.up_to_date:
+            # What is declared are the privileges of the newest schema.
+            database_roles.ensure(connection, passwords)
+        return state
 
 
 def downgrade(url: str, revision: str = "-1") -> SchemaState:
@@ -60,8 +76,8 @@ def downgrade(url: str, revision: str = "-1") -> SchemaState:
 
 def check(url: str) -> SchemaState:
     """Says where the schema is; changes nothing and waits for nobody."""
-    with _connect(url) as connection:
-        return _state(connection, _config(connection))
+    with connection(url) as connected:
+        return _state(connected, config_of(connected))
 
 
 def drift(url: str) -> list[Any]:
@@ -72,9 +88,9 @@ def drift(url: str) -> list[Any]:
     for room in pkgutil.iter_modules(pokerarena.__path__, "pokerarena."):
         if room.ispkg and importlib.util.find_spec(f"{room.name}.models") is not None:
             importlib.import_module(f"{room.name}.models")
-    with _connect(url) as connection:
+    with connection(url) as connected:
         context = MigrationContext.configure(
-            connection,
+            connected,
             opts={
                 "compare_type": True,
                 "include_name": lambda name, kind, _parents: (
@@ -88,25 +104,26 @@ def drift(url: str) -> list[Any]:
 @contextmanager
 def _turn(url: str) -> Iterator[tuple[Connection, Config]]:
     """A connection that holds the one migration turn of this database."""
-    with _connect(url) as connection:
-        _set(connection, "statement_timeout", QUEUE_FOR_TURN_MS)
+    with connection(url) as connected:
+        _set(connected, "statement_timeout", QUEUE_FOR_TURN_MS)
         try:
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+            connected.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
         except OperationalError:
             raise Unavailable(
                 "migration_running",
                 "Another migration of this database is still running: wait for it, then try again.",
             ) from None
-        _set(connection, "statement_timeout", STATEMENT_TIMEOUT_MS)
-        _set(connection, "lock_timeout", LOCK_TIMEOUT_MS)
+        _set(connected, "statement_timeout", STATEMENT_TIMEOUT_MS)
+        _set(connected, "lock_timeout", LOCK_TIMEOUT_MS)
         # Settings and lock belong to the session; each revision then opens its own transaction.
-        connection.commit()
+        connected.commit()
         # Closing the connection (there is no pool) gives the turn back, also after an exception.
-        yield connection, _config(connection)
+        yield connected, config_of(connected)
 
 
 @contextmanager
-def _connect(url: str) -> Iterator[Connection]:
+def connection(url: str) -> Iterator[Connection]:
+    """A connection of a migration's own. Raises `Unavailable`."""
     engine = create_engine(
         url,
         poolclass=pool.NullPool,
@@ -128,7 +145,8 @@ def _connect(url: str) -> Iterator[Connection]:
         engine.dispose()
 
 
-def _config(connection: Connection) -> Config:
+def config_of(connection: Connection) -> Config:
+    """Alembic's configuration for this connection."""
     config = Config()
     config.set_main_option("script_location", "pokerarena:migrations")
     config.set_main_option("path_separator", "os")

@@ -15,6 +15,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from pokerarena.ops.marked_text import replaced
 from pokerarena.settings import ENV_PREFIX, Settings
 
 BEGIN: Final = "<!-- settings: begin; made by `make docs` -->"
@@ -34,11 +35,7 @@ def reference() -> str:
 
 def renewed(document: str) -> str:
     """The document with the reference as it is now."""
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"the document lacks the marks {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{reference()}\n\n{END}{after}"
+    return replaced(document, BEGIN, END, reference())
 
 
 def _default(field: FieldInfo) -> str:

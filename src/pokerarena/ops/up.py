@@ -20,14 +20,28 @@ from typing import TYPE_CHECKING, Final
 
 from pokerarena.errors import ConfigurationError, Unavailable
 from pokerarena.ops import migrate
-from pokerarena.ops.data_directory import DataDirectory
-from pokerarena.ops.embedded import EmbeddedPostgres
+from pokerarena.ops.data_directory import SECRET_NAMES, DataDirectory
+from pokerarena.ops.embedded import SUPERUSER, EmbeddedPostgres
 from pokerarena.ops.hosting import Hosting
+from pokerarena.ops.privileges import DatabaseRole
 from pokerarena.ops.supervisor import Child
 
 if TYPE_CHECKING:
     from pokerarena.ops.demo import Demo
 
+# Made with the agent-host, and not in the data directory where there is none.
+HOST_KEY: Final = "agent_host_key"
+# What each process that serves uses, and no more.
+SECRETS_OF: Final = {
+    "api": ("master_key", "token_pepper"),
+    "worker": ("master_key", HOST_KEY),
+    "backup": ("backup_key",),
+}
+DATABASE_USERS: Final = {
+    "api": DatabaseRole.API.value,
+    "worker": DatabaseRole.WORKER.value,
+    "backup": SUPERUSER,
+}
 HOST: Final = "127.0.0.1"
 DATABASE: Final = "pokerarena"
 READY_TIMEOUT_S: Final = 60.0
@@ -58,16 +72,26 @@ class Arena:
     def database_url(self) -> str:
         return self._postgres.url(DATABASE)
 
-    def environment(self) -> dict[str, str]:
-        """The settings of the API and the worker: the caller's own, and what this machine needs."""
+    def environment(self, process: str) -> dict[str, str]:
+        """The settings of one process: the caller's own, and what this machine needs.
+
+        It gets its own address of the database, and of the secrets only those that it uses.
+        """
+        mine = SECRETS_OF[process]
+        withheld = {
+            f"POKERARENA_{name.upper()}{suffix}"
+            for name in {*SECRET_NAMES, HOST_KEY} - {*mine}
+            for suffix in ("", "_FILE")
+        }
         return {
             # An arena on one's own machine plays agents on that machine.
             "POKERARENA_CALLBACK_ALLOW_PRIVATE": "true",
+            "POKERARENA_PUBLIC_URL": self.address,
             "POKERARENA_BACKUP_SPOOL_DIRECTORY": str(self.directory.path / "wal-spool"),
-            **os.environ,
-            **self.directory.secret_settings(),
-            **self.hosting.settings(),
-            "POKERARENA_DATABASE_URL": self.database_url,
+            **{name: value for name, value in os.environ.items() if name not in withheld},
+            **self.directory.secret_settings([name for name in mine if name in SECRET_NAMES]),
+            **(self.hosting.settings() if process == "worker" else {}),
+            "POKERARENA_DATABASE_URL": self._postgres.url(DATABASE, user=DATABASE_USERS[process]),
             "POKERARENA_API_HOST": HOST,
             "POKERARENA_API_PORT": str(self.port),
         }
@@ -92,7 +116,7 @@ class Arena:
     def add(self, name: str, command: Sequence[str], *, stop_patience_s: float) -> Child:
         """Starts one of this program's own roles as a child."""
         argv = [sys.executable, "-m", "pokerarena.ops.cli", *command]
-        return self.add_program(name, argv, self.environment(), stop_patience_s=stop_patience_s)
+        return self.add_program(name, argv, self.environment(name), stop_patience_s=stop_patience_s)
 
     def add_program(
         self,

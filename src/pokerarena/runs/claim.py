@@ -22,8 +22,16 @@ from pokerarena.history.models import HandRow, VoidDeal
 from pokerarena.jobs import enqueue_run
 from pokerarena.runs.dead_letters import Held, bury_run
 from pokerarena.runs.formats import RunRules
-from pokerarena.runs.models import ACTIVE_STATUSES, Run, RunSeat, RunStatus
+from pokerarena.runs.models import (
+    ACTIVE_STATUSES,
+    RevealedSeed,
+    Run,
+    RunSeat,
+    RunSeed,
+    RunStatus,
+)
 from pokerarena.runs.seams import VoidReason
+from pokerarena.tables.models import RevealPolicy
 
 # A claim reserves this many deals at once, so that play begins without another transaction.
 FIRST_RESERVATION: Final = 4
@@ -36,6 +44,7 @@ class Claim:
 
     run: Run
     seats: tuple[RunSeat, ...]
+    seed_sealed: bytes
     epoch: int
     voided_deals: int
     resumed: bool
@@ -70,6 +79,8 @@ async def claim(
             select(RunSeat).where(RunSeat.run_id == run_id).order_by(RunSeat.seat_no)
         )
     ).all()
+    seed_sealed = await session.scalar(select(RunSeed.seed_sealed).where(RunSeed.run_id == run_id))
+    assert seed_sealed is not None, "a run and its seed are one transaction"
     run.epoch += 1
     lost = await _lost_deals(session, run, len(seats))
     if lost:
@@ -81,7 +92,7 @@ async def claim(
     run.lease_expires_at = now + timedelta(seconds=lease_s)
     run.claimed_by = claimed_by
     await session.flush()
-    return Claim(run, tuple(seats), run.epoch, len(lost), resumed)
+    return Claim(run, tuple(seats), seed_sealed, run.epoch, len(lost), resumed)
 
 
 async def _lost_deals(session: AsyncSession, run: Run, seat_count: int) -> list[int]:
@@ -192,10 +203,20 @@ async def finish(
     settlement: Settlement,
     *,
     status: RunStatus,
+    seed: bytes,
 ) -> bool:
-    """End a run as completed or stopped; False when the epoch is no longer the present one."""
+    """End a run as completed or stopped; False when the epoch is no longer the present one.
+
+    A completed run whose reveal policy says so tells its seed: no card of it will ever be dealt.
+    """
     values = {"status": status.value, "finished_at": func.clock_timestamp()}
-    return await _end_epoch(session, run_id, epoch, settlement, values)
+    if not await _end_epoch(session, run_id, epoch, settlement, values):
+        return False
+    if status is RunStatus.COMPLETED:
+        policy = await session.scalar(select(Run.reveal_policy).where(Run.id == run_id))
+        if policy == RevealPolicy.AFTER_RUN.value:
+            await session.execute(insert(RevealedSeed).values(run_id=run_id, seed=seed))
+    return True
 
 
 async def fail(

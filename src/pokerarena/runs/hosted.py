@@ -27,6 +27,7 @@ from pokerarena.errors import ArenaError, ConfigurationError, NotFound, Unavaila
 from pokerarena.protocol.messages import Callback, HandEnd, RunEnd, RunStart
 from pokerarena.runs.models import Run, RunSeat
 from pokerarena.runs.seams import RunFault
+from pokerarena.runs.viewers import see_run
 from pokerarena.sandbox.host_client import HostAddress, HostPool
 from pokerarena.sandbox.player import HostedPlayer
 from pokerarena.sandbox.remote_player import RemotePlayer
@@ -159,7 +160,9 @@ async def read_report(
     session: AsyncSession, principal: Principal, run_id: UUID, seat_no: int
 ) -> dict[str, Any]:
     """What the principal's own agent left behind in a run; `NotFound` for everybody else."""
-    seat = await session.get(RunSeat, (run_id, seat_no))
+    # Also for the record of what operators look at.
+    seen = await see_run(session, principal, run_id)
+    seat = next((seat for seat in seen.lineup if seat.seat_no == seat_no), None)
     if seat is None or not (principal.owns(seat.owner_id) or principal.is_operator):
         raise NotFound("seat")
     if seat.sandbox is None:

@@ -88,7 +88,6 @@ class Run(Base):
     position: Mapped[dict[str, Any]] = mapped_column(JSONB)
     # The link of the last hand (history.chain); None before the first one.
     chain_head: Mapped[bytes | None] = mapped_column(LargeBinary(16))
-    seed_sealed: Mapped[bytes] = mapped_column(LargeBinary)
     seed_sha256: Mapped[bytes] = mapped_column(LargeBinary(32))
     epoch: Mapped[int] = mapped_column(default=0)
     lease_expires_at: Mapped[datetime | None]
@@ -98,9 +97,30 @@ class Run(Base):
     recoveries: Mapped[int] = mapped_column(SmallInteger, default=0)
     stop_requested_at: Mapped[datetime | None]
     request_id: Mapped[str | None] = mapped_column(String(64))
+    # The span of that request in W3C form, where requests are traced.
+    trace_context: Mapped[str | None] = mapped_column(String(55))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+
+
+class RunSeed(Base):
+    """The sealed seed of a run, apart from it: the API's database role may add one, never read one."""
+
+    __tablename__ = "run_seeds"
+
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    seed_sealed: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class RevealedSeed(Base):
+    """The seed of a completed run whose reveal policy is ``after_run``: public from then on."""
+
+    __tablename__ = "revealed_seeds"
+
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    seed: Mapped[bytes] = mapped_column(LargeBinary(32))
+    revealed_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class DeadLetterState(StrEnum):

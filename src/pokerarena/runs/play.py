@@ -14,9 +14,11 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
+from uuid import UUID
 
+from pokerarena import metrics, tracing
 from pokerarena.agents.player import FallbackReason, HandVoid
-from pokerarena.agents.seat import HandIds
+from pokerarena.agents.seat import Decision, HandIds
 from pokerarena.engine.deal import BOARD_CARDS, Deal, deal_from_deck, deck
 from pokerarena.engine.rules import Rules
 from pokerarena.engine.state import Hand
@@ -188,6 +190,7 @@ class _Run:
                     hands.append(await self._play_hand(setup, deal_no, deal))
                 return _Finished(tuple(hands), deal_no)
             except HandVoid as fault:
+                metrics.DEALS_VOID.number().add()
                 log.warning("deal_void", deal_no=deal_no, reason="infrastructure", why=str(fault))
                 await self._recorder.void(deal_no, VoidReason.INFRASTRUCTURE)
                 last_fault = str(fault)
@@ -204,6 +207,20 @@ class _Run:
         ids = HandIds(
             self._run_text, self._table_text, id_text(IdKind.HAND, hand_id), setup.hand_no
         )
+        if not tracing.traces_hand(setup.hand_no):
+            return await self._play_cards(setup, deal_no, deal, hand_id, ids)
+        with tracing.span(
+            "hand",
+            run_id=ids.run_id,
+            hand_id=ids.hand_id,
+            hand_no=ids.hand_no,
+            deal_no=deal_no,
+        ):
+            return await self._play_cards(setup, deal_no, deal, hand_id, ids)
+
+    async def _play_cards(
+        self, setup: HandSetup, deal_no: int, deal: Deal, hand_id: UUID, ids: HandIds
+    ) -> HandRecord:
         monotonic = self._clock.monotonic
         slice_began_s = monotonic()
         actions: list[ActionRecord] = []
@@ -218,7 +235,7 @@ class _Run:
             hand = apply(hand, decision.action).hand
             _, street, _, kind, amount = hand.history[-1]
             if decision.fallback is not None:
-                self._log_fallback(seat, setup.hand_no, decision.fallback, decision.detail)
+                self._log_fallback(seat, ids, decision)
             if decision.note is not None or _tells_more(decision.fallback):
                 notes.append(NoteRecord(len(actions), seat, decision.note, decision.detail))
             actions.append(
@@ -252,19 +269,23 @@ class _Run:
             rules = self._stakes[level] = self._spec.rules.at_level(level)
         return rules
 
-    def _log_fallback(
-        self, seat: int, hand_no: int, reason: FallbackReason, detail: str | None
-    ) -> None:
+    def _log_fallback(self, seat: int, ids: HandIds, decision: Decision) -> None:
         """The first few of each kind; all of them are counted and stored with their actions."""
+        reason = decision.fallback
+        assert reason is not None, "the caller asked"
         count = self._fallbacks_logged.get((seat, reason), 0) + 1
         self._fallbacks_logged[seat, reason] = count
         if count <= FALLBACKS_LOGGED_PER_SEAT:
             log.info(
                 "fallback",
                 seat=seat,
-                hand_no=hand_no,
+                hand_id=ids.hand_id,
+                hand_no=ids.hand_no,
+                version_id=self._seating[seat].version_id,
                 reason=reason.value,
-                detail=detail,
+                detail=decision.detail,
+                elapsed_ms=decision.elapsed_ms,
+                done_instead=decision.action.kind.name.lower(),
                 last_one_logged=count == FALLBACKS_LOGGED_PER_SEAT,
             )
 

@@ -20,6 +20,7 @@ from pokerarena.agents.models import AgentVersion, VersionKind
 from pokerarena.agents.player import Player
 from pokerarena.agents.registry import egress_policy, open_signing_secret
 from pokerarena.agents.seat import SeatedPlayer, SeatSettings
+from pokerarena.ids import IdKind, id_text
 from pokerarena.runs.formats import RunRules
 from pokerarena.runs.hosted import HostedSeat, lodge
 from pokerarena.runs.models import RunSeat
@@ -47,7 +48,7 @@ class SeatBuilder:
         self._sealer = sealer
         self._dialer = Dialer(egress_policy(settings), dial_limits(settings))
 
-    def seat(
+    async def seat(
         self,
         run_id: UUID,
         seats: Sequence[RunSeat],
@@ -59,7 +60,7 @@ class SeatBuilder:
         seating = {}
         for seat in seats:
             version = versions[seat.version_id]
-            player = self._player(run_id, seat.seat_no, version, seed)
+            player = await self._player(run_id, seat.seat_no, version, seed)
             limits = SeatSettings(
                 time_limit_ms=rules.action_time_ms,
                 time_bank_ms=seat.time_bank_ms,
@@ -67,16 +68,21 @@ class SeatBuilder:
                 circuit_cooldown_s=self._settings.circuit_cooldown_s,
             )
             seating[seat.seat_no] = Seating(
-                f"{seat.agent_name}", SeatedPlayer(player, limits), version.wants_events
+                f"{seat.agent_name}",
+                SeatedPlayer(player, limits, kind=version.kind),
+                version.wants_events,
+                id_text(IdKind.VERSION, version.id),
             )
         return seating
 
-    def _player(self, run_id: UUID, seat_no: int, version: AgentVersion, seed: bytes) -> Player:
+    async def _player(
+        self, run_id: UUID, seat_no: int, version: AgentVersion, seed: bytes
+    ) -> Player:
         if version.kind == VersionKind.HOUSE.value:
             assert version.house_name is not None, "the schema says so"
             return house_player(version.house_name, seed, run_id, seat_no)
         if version.kind == VersionKind.HTTP.value:
-            return self._http_player(version)
+            return await self._http_player(version)
         if self._hosts is None:
             raise RunFault(
                 "hosted_unavailable",
@@ -85,12 +91,12 @@ class SeatBuilder:
             )
         return HostedSeat(lodge(self._hosts, version), self._settings.agent_host_wait_s)
 
-    def _http_player(self, version: AgentVersion) -> HttpPlayer:
+    async def _http_player(self, version: AgentVersion) -> HttpPlayer:
         assert version.callback_url is not None, "the schema says so"
         return HttpPlayer(
             version.callback_url,
             self._dialer,
-            secret=open_signing_secret(version, self._sealer),
+            secret=await open_signing_secret(version, self._sealer),
             max_batch=version.max_batch,
             wants_events=version.wants_events,
             limits=HttpLimits(

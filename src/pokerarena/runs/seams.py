@@ -116,6 +116,7 @@ class Seating(NamedTuple):
     name: str
     player: SeatedPlayer
     wants_events: bool = False
+    version_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

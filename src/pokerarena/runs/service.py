@@ -18,15 +18,23 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from pokerarena.agents.models import Agent, AgentVersion
 from pokerarena.auth.models import User
 from pokerarena.engine.deal import SEED_BYTES
-from pokerarena.errors import Conflict, Invalid, NotFound, QuotaExceeded
+from pokerarena.errors import Conflict, Invalid, NotFound, QuotaExceeded, Unavailable
 from pokerarena.ids import new_id
 from pokerarena.jobs import enqueue_run
 from pokerarena.runs.dead_letters import close_letters_of
 from pokerarena.runs.formats import RunRules, first_position
-from pokerarena.runs.models import ACTIVE_STATUSES, Run, RunSeat, RunStatus
+from pokerarena.runs.models import (
+    ACTIVE_STATUSES,
+    RevealedSeed,
+    Run,
+    RunSeat,
+    RunSeed,
+    RunStatus,
+)
 from pokerarena.sealing import Sealer
 from pokerarena.settings import Settings
 from pokerarena.tables.models import Format, Seat, Table
+from pokerarena.tracing import traceparent
 
 SEED_PURPOSE: Final = "run-seed"
 CONTROL_CHANNEL: Final = "pokerarena_control"
@@ -45,7 +53,8 @@ async def create_run(
     """Order a run at a table, with the rules and the lineup of this moment, and enqueue its job.
 
     Raises `Conflict` (``run_active``), `Invalid` (``too_few_seats``, ``hands_out_of_range``,
-    ``hands_not_multiple``) and `QuotaExceeded` (``too_many_active_runs``).
+    ``hands_not_multiple``), `QuotaExceeded` (``too_many_active_runs``)
+    and `Unavailable` (``too_many_runs_in_progress``).
     """
     # Both locks last until the caller commits: no second run at the table, no quota outrun. The
     # order (user, then table) is the same for everybody.
@@ -60,7 +69,7 @@ async def create_run(
         raise Conflict(
             "run_active", "This table has a run in progress; stop it, or wait for its end."
         )
-    await _check_quota(session, created_by, settings)
+    active = await _check_quota(session, created_by, settings)
     rules = RunRules.of_table(table)
     seed = os.urandom(SEED_BYTES)
     run_id = new_id()
@@ -74,12 +83,14 @@ async def create_run(
         reveal_policy=table.reveal_policy,
         hands_target=hands,
         position=first_position(rules, [seat.seat_no for seat, _, _ in lineup]).to_json(),
-        seed_sealed=sealer.seal(seed, purpose=SEED_PURPOSE, owner=run_id.bytes),
         seed_sha256=hashlib.sha256(seed).digest(),
         request_id=request_id,
+        trace_context=traceparent(),
     )
     session.add(run)
     await session.flush()
+    sealed = await sealer.seal(seed, purpose=SEED_PURPOSE, owner=run_id.bytes)
+    session.add(RunSeed(run_id=run_id, seed_sealed=sealed))
     for seat, agent, version in lineup:
         session.add(
             RunSeat(
@@ -93,11 +104,17 @@ async def create_run(
                 time_bank_ms=rules.time_bank_ms,
             )
         )
-    run.job_id = await enqueue_run(session, run_id)
+    # Whoever has many runs in progress waits behind those who have few.
+    run.job_id = await enqueue_run(session, run_id, priority=-active)
     await session.flush()
     # Defaults that the database has set, such as created_at.
     await session.refresh(run)
     return run
+
+
+async def revealed_seed(session: AsyncSession, run_id: UUID) -> bytes | None:
+    """The seed that the worker told when it completed the run; None while it is secret."""
+    return await session.scalar(select(RevealedSeed.seed).where(RevealedSeed.run_id == run_id))
 
 
 async def request_stop(session: AsyncSession, run_id: UUID) -> Run:
@@ -231,7 +248,11 @@ def _check_hands(hands: int, table: Table, seat_count: int, settings: Settings) 
         )
 
 
-async def _check_quota(session: AsyncSession, user_id: UUID, settings: Settings) -> None:
+async def _check_quota(session: AsyncSession, user_id: UUID, settings: Settings) -> int:
+    """How many runs the user has in progress; raises where one more is too many, for them or for all.
+
+    The bound of all is not locked: orders at the same moment may exceed it by a few.
+    """
     active = await session.scalar(
         select(func.count())
         .select_from(Run)
@@ -244,3 +265,12 @@ async def _check_quota(session: AsyncSession, user_id: UUID, settings: Settings)
             f"{settings.runs_active_per_user_max}; wait for one to end, or stop it.",
             limit=settings.runs_active_per_user_max,
         )
+    total = await session.scalar(
+        select(func.count()).select_from(Run).where(Run.status.in_(ACTIVE_STATUSES))
+    )
+    if (total or 0) >= settings.runs_active_total_max:
+        raise Unavailable(
+            "too_many_runs_in_progress",
+            "The arena has as many runs in progress as it takes; try again later.",
+        )
+    return active or 0

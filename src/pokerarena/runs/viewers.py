@@ -14,11 +14,18 @@ from uuid import UUID
 from sqlalchemy import case, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from pokerarena.auth import audit
+from pokerarena.auth.audit import Event
 from pokerarena.auth.permissions import Principal
+from pokerarena.auth.refusals import Sampler
 from pokerarena.engine.view import Viewer
 from pokerarena.errors import NotFound
+from pokerarena.ids import IdKind, id_text
 from pokerarena.runs.models import ACTIVE_STATUSES, Run, RunSeat, RunStatus
 from pokerarena.tables.models import RevealPolicy, Table, Visibility
+
+# One record a minute for an operator who looks at one run: reading on is one look.
+_READS = Sampler(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,8 @@ class Sight:
     own_seats: frozenset[int]
     # Whether the seed, and with it every card, may be told.
     everything: bool
+    # Seen by an operator's role alone: neither open to all nor one's own in any part.
+    by_role: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +67,13 @@ def sight_of(
     # The stricter of then and now: neither does a table that opens up expose what was played in
     # private, nor does one that closes go on showing what it showed.
     open_to_all = Visibility.PRIVATE.value not in (table.visibility, run.visibility)
-    if not (open_to_all or own_seats or principal.owns(table.owner_id) or principal.is_operator):
+    by_right = open_to_all or bool(own_seats) or principal.owns(table.owner_id)
+    if not (by_right or principal.is_operator):
         return None
     if is_over(run) and run.reveal_policy == RevealPolicy.AFTER_RUN.value:
-        return Sight(Viewer.EVERYTHING, own_seats, everything=True)
+        return Sight(Viewer.EVERYTHING, own_seats, everything=True, by_role=not by_right)
     viewer = Viewer.of_seats(own_seats) if own_seats else Viewer.SPECTATOR
-    return Sight(viewer, own_seats, everything=False)
+    return Sight(viewer, own_seats, everything=False, by_role=not by_right)
 
 
 async def see_run(session: AsyncSession, principal: Principal, run_id: UUID) -> SeenRun:
@@ -84,6 +94,14 @@ async def see_run(session: AsyncSession, principal: Principal, run_id: UUID) -> 
     sight = sight_of(principal, run=run, table=table, lineup=lineup)
     if sight is None:
         raise NotFound("run")
+    if sight.by_role and _READS.take((principal.user_id, run_id)) is not None:
+        audit.record(
+            session,
+            Event.PRIVATE_RUN_READ,
+            principal=principal,
+            subject=id_text(IdKind.RUN, run_id),
+            everything=sight.everything,
+        )
     return SeenRun(run, table, lineup, sight)
 
 

@@ -17,7 +17,7 @@ from pokerarena.errors import ConfigurationError
 
 _SECRET_NAME: Final = re.compile(
     r"(_KEY|_SECRET|_TOKEN|_PASSWORD|_PASSWD|_PEPPER|_CREDENTIALS|_DSN|DATABASE_URL|REDIS_URL)"
-    r"(_FILE|_PATH)?$|^PG(PASSWORD|PASSFILE|SERVICE|SERVICEFILE|HOST|USER)$"
+    r"(S_PREVIOUS)?(_FILE|_PATH)?$|^PG(PASSWORD|PASSFILE|SERVICE|SERVICEFILE|HOST|USER)$"
 )
 _SECRET_VALUE: Final = re.compile(
     r"PRIVATE KEY-----|^(postgres(ql)?|redis|mysql)(\+\w+)?://|^[a-z][a-z0-9+.-]*://[^/@\s]+:[^/@\s]+@"

@@ -18,10 +18,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from pokerarena.agents.models import Agent, AgentVersion
 from pokerarena.agents.packages import refuse_unchecked
 from pokerarena.agents.registry import can_see as can_see_agent
-from pokerarena.auth import accounts
+from pokerarena.auth import accounts, audit
+from pokerarena.auth.audit import Event
 from pokerarena.auth.permissions import Principal
 from pokerarena.errors import Conflict, Forbidden, Invalid, NotFound, QuotaExceeded
-from pokerarena.ids import new_id
+from pokerarena.ids import IdKind, id_text, new_id
 from pokerarena.runs.models import ACTIVE_STATUSES, Run
 from pokerarena.settings import Settings
 from pokerarena.tables.models import (
@@ -78,9 +79,18 @@ async def change_table(
             raise Conflict(
                 "seats_in_use", f"Seat {beyond} is taken; empty it before the table gets smaller."
             )
+    before = (table.visibility, table.reveal_policy)
     for name, value in _columns(rules).items():
         setattr(table, name, value)
     await session.flush()
+    if before != (table.visibility, table.reveal_policy):
+        audit.record(
+            session,
+            Event.TABLE_EXPOSURE_CHANGED,
+            subject=id_text(IdKind.TABLE, table.id),
+            visibility=table.visibility,
+            reveal_policy=table.reveal_policy,
+        )
     return table
 
 
@@ -240,6 +250,7 @@ async def take_seat(
     seat = await session.get(Seat, (table.id, seat_no), populate_existing=True)
     if seat is None:
         raise NotFound("seat")
+    _record_seat(session, Event.SEAT_TAKEN, table.id, seat)
     return TakenSeat(seat, agent, version)
 
 
@@ -261,6 +272,17 @@ async def leave_seat(
     await refuse_active_run(session, table.id)
     await session.delete(seat)
     await session.flush()
+    _record_seat(session, Event.SEAT_LEFT, table.id, seat)
+
+
+def _record_seat(session: AsyncSession, event: Event, table_id: UUID, seat: Seat) -> None:
+    audit.record(
+        session,
+        event,
+        subject=id_text(IdKind.TABLE, table_id),
+        seat_no=seat.seat_no,
+        agent=id_text(IdKind.AGENT, seat.agent_id),
+    )
 
 
 async def refuse_active_run(session: AsyncSession, table_id: UUID) -> None:

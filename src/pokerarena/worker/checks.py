@@ -20,6 +20,7 @@ from pokerarena.agents.packages import settle_check
 from pokerarena.agents.player import FallbackReason
 from pokerarena.db import Database
 from pokerarena.errors import Unavailable
+from pokerarena.ids import IdKind, id_text
 from pokerarena.jobs import CHECK_VERSION_TASK, enqueue_check
 from pokerarena.runs.hosted import lodge, usage_report
 from pokerarena.sandbox.checking import check_hosted
@@ -92,7 +93,7 @@ async def check_version(database: Database, hosts: HostPool, version_id: UUID) -
         stored = await settle_check(session, version_id, status, report)
     log.info(
         "version_checked",
-        version_id=str(version_id),
+        version_id=id_text(IdKind.VERSION, version_id),
         status=status.value,
         errors=summary.errors,
         stored=stored,
@@ -105,7 +106,7 @@ async def requeue_lost_checks(session: AsyncSession) -> int:
     version_ids = lost.all()
     for version_id in version_ids:
         await enqueue_check(session, version_id)
-        log.warning("check_recovered", version_id=str(version_id))
+        log.warning("check_recovered", version_id=id_text(IdKind.VERSION, version_id))
     return len(version_ids)
 
 

@@ -17,6 +17,8 @@ from typing import Any, Final
 import psycopg
 from psycopg import AsyncConnection
 
+from pokerarena import metrics
+from pokerarena.ids import IdKind, id_text
 from pokerarena.retrying import RetryPolicy
 from pokerarena.runs.ledger import Batch, Verdict, store
 from pokerarena.runs.seams import RunFault
@@ -113,15 +115,18 @@ class GroupCommitter:
             return
         # The lease is as long as the database says; counted from before the commit it is shorter.
         lease_until_s = began_s + self._settings.run_lease_s
+        metrics.COMMIT_SECONDS.distribution().observe(time.monotonic() - began_s)
+        metrics.COMMIT_HANDS.distribution().observe(sum(batch.hands for batch in group.values()))
         for run_log, batch in group.items():
             if run_log.run_id in verdict.stored:
+                metrics.HANDS_STORED.number().add(batch.hands)
                 run_log.stored(lease_until_s)
                 if verdict.stored[run_log.run_id]:
                     self.stop_wanted.put_nowait(run_log)
             elif run_log.run_id in verdict.fenced:
                 log.warning(
                     "fence_lost",
-                    run_id=str(run_log.run_id),
+                    run_id=id_text(IdKind.RUN, run_log.run_id),
                     epoch=run_log.epoch,
                     hands_dropped=batch.hands,
                 )
@@ -135,7 +140,7 @@ class GroupCommitter:
     def _refuse(self, run_log: RunLog, error: Exception) -> None:
         log.error(
             "commit_refused",
-            run_id=str(run_log.run_id),
+            run_id=id_text(IdKind.RUN, run_log.run_id),
             epoch=run_log.epoch,
             why=f"{type(error).__name__}: {_first_line(error)}",
         )
@@ -162,10 +167,11 @@ class GroupCommitter:
             except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError) as error:
                 await self._disconnect()
                 attempt += 1
+                metrics.COMMIT_FAILURES.number().add()
                 log.warning(
                     "commit_failed",
                     attempt=attempt,
-                    runs=[str(batch.run_id) for batch in batches[:5]],
+                    runs=[id_text(IdKind.RUN, batch.run_id) for batch in batches[:5]],
                     hands=sum(batch.hands for batch in batches),
                     why=f"{type(error).__name__}: {_first_line(error)}",
                 )

@@ -10,23 +10,28 @@ import asyncio
 import random
 import signal
 import sys
+import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 from uuid import UUID
 
 import psycopg
 from procrastinate.exceptions import ProcrastinateException
 from psycopg_pool import PoolTimeout
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from pokerarena.db import Database
 from pokerarena.errors import ArenaError, Unavailable
+from pokerarena.ids import IdKind, id_text
 from pokerarena.jobs import CHECKS_QUEUE, RUNS_QUEUE
+from pokerarena.metrics import Aggregate
 from pokerarena.retrying import RetryPolicy
 from pokerarena.runs.claim import expire_leases
+from pokerarena.sealing import open_sealer
 from pokerarena.settings import Settings
 from pokerarena.telemetry import configure_logging, get_logger
+from pokerarena.worker.lookout import Lookout
 from pokerarena.worker.processes import PLAYER_MODULE, PlayerProcesses
 from pokerarena.worker.reaper import reap
 from pokerarena.worker.tasks import queue_app
@@ -48,6 +53,8 @@ def run_worker(
 ) -> int:
     """Work until a signal comes; the exit code."""
     configure_logging(settings.log_level, settings.log_format, role="worker")
+    # A key that is missing or wrong is found before a player process needs it.
+    open_sealer(settings)
     return asyncio.run(Worker(settings, processes, player_command).run())
 
 
@@ -60,8 +67,13 @@ class Worker:
             settings.model_copy(update={"database_pool_size": DATABASE_CONNECTIONS}),
             application_name="pokerarena worker",
         )
+        self._counted = Aggregate()
         self._players = PlayerProcesses(
-            settings, processes, on_death=self._player_died, command=player_command
+            settings,
+            processes,
+            on_death=self._player_died,
+            command=player_command,
+            counted=self._counted,
         )
         self._queue = queue_app(settings, self._begin, self._players.check)
         self._stopping = asyncio.Event()
@@ -82,15 +94,16 @@ class Worker:
         log.info("worker_ready")
         queue = asyncio.create_task(self._serve_queue(), name="queue")
         reaper = asyncio.create_task(self._serve_reaper(), name="reaper")
+        lookout = asyncio.create_task(self._serve_metrics(), name="metrics")
         stopping = asyncio.create_task(self._stopping.wait(), name="stopping")
         await asyncio.wait((queue, reaper, stopping), return_when=asyncio.FIRST_COMPLETED)
         failed = not stopping.done()
         if failed:
             log.error("worker_service_ended", queue=queue.done(), reaper=reaper.done())
         # The order matters: no new runs first, then the hands in progress, then the lease.
-        for task in (queue, reaper, stopping):
+        for task in (queue, reaper, stopping, lookout):
             task.cancel()
-        await asyncio.wait((queue, reaper, stopping), timeout=QUEUE_STOP_S)
+        await asyncio.wait((queue, reaper, stopping, lookout), timeout=QUEUE_STOP_S)
         in_time = await self._players.drain(self._settings.worker_drain_s)
         if not in_time:
             log.error("drain_incomplete", why="player processes were killed at the deadline")
@@ -109,20 +122,33 @@ class Worker:
         self._stopping.set()
 
     async def _check_database(self) -> None:
-        try:
-            async with self._database.session() as session:
-                await session.execute(text("SELECT 1 FROM runs LIMIT 0"))
-        except SQLAlchemyError as error:
-            reason = str(getattr(error, "orig", error)).strip().split("\n", 1)[0]
-            raise Unavailable(
-                "database_not_ready",
-                f"the database cannot be used ({reason}); check POKERARENA_DATABASE_URL, "
-                "and that 'pokerarena migrate' has run",
-            ) from None
+        """A database that is away for a moment is awaited; one that is wrong ends the worker."""
+        give_up_s = time.monotonic() + self._settings.database_start_wait_s
+        failures = 0
+        while True:
+            try:
+                async with self._database.session() as session:
+                    await session.execute(text("SELECT 1 FROM runs LIMIT 0"))
+                return
+            except SQLAlchemyError as error:
+                away = isinstance(error, OperationalError | InterfaceError)
+                if not away or time.monotonic() >= give_up_s or self._stopping.is_set():
+                    self._refuse_database(error)
+                failures += 1
+                log.warning("database_awaited", why=type(error).__name__)
+                await asyncio.sleep(QUEUE_RETRIES.pause_s(failures) or 0)
+
+    def _refuse_database(self, error: SQLAlchemyError) -> NoReturn:
+        reason = str(getattr(error, "orig", error)).strip().split("\n", 1)[0]
+        raise Unavailable(
+            "database_not_ready",
+            f"the database cannot be used ({reason}); check POKERARENA_DATABASE_URL, "
+            "and that 'pokerarena migrate' has run",
+        ) from None
 
     async def _begin(self, run_id: UUID) -> None:
         claimed = await self._players.begin(run_id)
-        log.info("job_done", run_id=str(run_id), claimed=claimed)
+        log.info("job_done", run_id=id_text(IdKind.RUN, run_id), claimed=claimed)
 
     def _queues(self) -> list[str]:
         """A worker without an agent-host leaves checks to those that have one."""
@@ -169,6 +195,11 @@ class Worker:
                     await self._reap_now.wait()
             except TimeoutError:
                 continue
+
+    async def _serve_metrics(self) -> None:
+        port = self._settings.worker_metrics_port
+        if port is not None:
+            await Lookout(self._settings, self._database, self._players, self._counted).serve(port)
 
     async def _expire_dead(self) -> None:
         """Give up the leases of player processes that are known to be dead."""

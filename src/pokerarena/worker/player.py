@@ -3,7 +3,8 @@
 Started by `worker.processes` as ``python -m pokerarena.worker.player NAME PARENT``. Its standard
 input is JSON lines: first the settings (secrets do not belong into an environment), then orders
 (``play``, ``check``, ``drain``). It reports on standard output: ``ready``, ``claimed`` or
-``not_claimed`` or ``checked`` or ``error`` for an order, and ``ended`` when a claimed run has left it.
+``not_claimed`` or ``checked`` or ``error`` for an order, ``ended`` when a claimed run has left it,
+and ``metrics``.
 It never talks to the queue, and it never outlives its parent: the end of its input or the parent's
 death ends it at once; whatever was not stored becomes void.
 """
@@ -15,16 +16,21 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
 import uvloop
 
+from pokerarena import metrics
+from pokerarena.ids import IdKind, id_text
 from pokerarena.settings import Settings
 from pokerarena.telemetry import bind_contextvars, configure_logging, get_logger
+from pokerarena.tracing import configure_tracing
 from pokerarena.worker.stage import Stage
 
 log = get_logger("worker.player")
@@ -51,11 +57,12 @@ class PlayerProcess:
         services = asyncio.create_task(self._stage.serve(), name="services")
         reading = asyncio.create_task(self._read(orders), name="orders")
         drained = asyncio.create_task(self._drained.wait(), name="drained")
+        counting = asyncio.create_task(self._report_metrics(), name="metrics")
         self._report({"op": "ready"})
         done, _ = await asyncio.wait(
             (services, reading, drained), return_when=asyncio.FIRST_COMPLETED
         )
-        for task in (services, reading, drained):
+        for task in (services, reading, drained, counting):
             if task not in done:
                 task.cancel()
         if services in done:
@@ -93,7 +100,7 @@ class PlayerProcess:
             self._report({"op": "error", "order": order, "why": why})
         except Exception as error:
             why = f"{type(error).__name__}: {error}".split("\n", 1)[0][:300]
-            log.warning("check_failed", version_id=str(version_id), why=why)
+            log.warning("check_failed", version_id=id_text(IdKind.VERSION, version_id), why=why)
             self._report({"op": "error", "order": order, "why": why})
         else:
             self._report({"op": "checked", "order": order})
@@ -103,7 +110,7 @@ class PlayerProcess:
             claim = await self._stage.claim(run_id)
         except Exception as error:
             why = f"{type(error).__name__}: {error}".split("\n", 1)[0][:300]
-            log.warning("claim_failed", run_id=str(run_id), why=why)
+            log.warning("claim_failed", run_id=id_text(IdKind.RUN, run_id), why=why)
             self._report({"op": "error", "order": order, "why": why})
             return
         if claim is None:
@@ -114,7 +121,7 @@ class PlayerProcess:
         try:
             end = (await self._stage.play(claim)).value
         except Exception:
-            log.exception("play_crashed", run_id=str(run_id))
+            log.exception("play_crashed", run_id=id_text(IdKind.RUN, run_id))
         self._report({"op": "ended", "order": order, "end": end})
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -131,10 +138,30 @@ class PlayerProcess:
         if not self._tasks:
             self._drained.set()
 
+    async def _report_metrics(self) -> None:
+        """Tell the parent what was counted; it serves the metrics of all its players."""
+        if self._settings.worker_metrics_port is None:
+            return
+        while True:
+            metrics.RUNS_PLAYING.number().set(self._stage.playing)
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            metrics.PLAYER_CPU_SECONDS.number().set(used.ru_utime + used.ru_stime)
+            metrics.PLAYER_MEMORY_BYTES.number().set(_resident_bytes())
+            self._report({"op": "metrics", "samples": metrics.snapshot()})
+            await asyncio.sleep(self._settings.metrics_interval_s)
+
     def _report(self, report: dict[str, Any]) -> None:
         # Small lines into a pipe that the parent always reads: this does not block.
         sys.stdout.buffer.write(json.dumps(report).encode() + b"\n")
         sys.stdout.buffer.flush()
+
+
+def _resident_bytes() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return 0
+    return pages * resource.getpagesize()
 
 
 async def _standard_input() -> asyncio.StreamReader:
@@ -163,6 +190,7 @@ def main(arguments: list[str]) -> int:
     settings = Settings(**json.loads(sys.stdin.buffer.readline()))
     configure_logging(settings.log_level, settings.log_format, role="player")
     bind_contextvars(player=name)
+    configure_tracing(settings, role="worker")
     with contextlib.suppress(KeyboardInterrupt):
         return uvloop.run(PlayerProcess(settings, name).run())
     return 1

@@ -20,6 +20,7 @@ from uuid import UUID
 
 from pydantic import SecretStr
 
+from pokerarena import metrics
 from pokerarena.settings import Settings
 from pokerarena.telemetry import get_logger
 from pokerarena.worker.tasks import WorkerFull
@@ -34,7 +35,7 @@ PLAYER_MODULE: Final = (sys.executable, "-m", "pokerarena.worker.player")
 SETTLE_S: Final = 4.0
 # Each keeps a sandbox busy for a while, and a slot of the queue that runs need as well.
 CHECKS_AT_ONCE: Final = 4
-MAX_REPORT_BYTES: Final = 64 * 1024
+MAX_REPORT_BYTES: Final = 256 * 1024
 
 
 class PlayerProcessLost(Exception):
@@ -48,8 +49,11 @@ class ClaimFailed(Exception):
 class PlayerProcess:
     """One child and the runs that it has."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
+    def __init__(
+        self, name: str, process: asyncio.subprocess.Process, counted: metrics.Aggregate
+    ) -> None:
         self.name = name
+        self._counted = counted
         self.orders: dict[int, asyncio.Future[bool]] = {}
         self.runs: set[int] = set()
         self.ready = asyncio.Event()
@@ -82,12 +86,15 @@ class PlayerProcess:
             if not order.done():
                 order.set_exception(PlayerProcessLost(f"player process {self.name} ended"))
         self.orders.clear()
+        self._counted.gone(self.name)
         return code
 
     def _take(self, report: dict[str, Any]) -> None:
         op = report["op"]
         if op == "ready":
             self.ready.set()
+        elif op == "metrics":
+            self._counted.take(self.name, report["samples"])
         elif op == "ended":
             self.runs.discard(report["order"])
         elif (order := self.orders.pop(report["order"], None)) is not None:
@@ -111,7 +118,9 @@ class PlayerProcesses:
         *,
         on_death: Callable[[str], None],
         command: Sequence[str] = PLAYER_MODULE,
+        counted: metrics.Aggregate | None = None,
     ) -> None:
+        self._counted = counted or metrics.Aggregate()
         self._settings = settings
         self._count = count
         self._on_death = on_death
@@ -187,6 +196,10 @@ class PlayerProcesses:
             await asyncio.wait(late)
         return not late and bool(done)
 
+    @property
+    def living(self) -> int:
+        return len(self._living)
+
     def _ready(self) -> list[PlayerProcess]:
         return [process for process in self._living.values() if process.ready.is_set()]
 
@@ -202,6 +215,7 @@ class PlayerProcesses:
             self._living.pop(name, None)
             if self._draining.is_set() and code == 0:
                 return
+            metrics.PLAYERS_DIED.number().add()
             log.error(
                 "player_process_died",
                 player=name,
@@ -224,7 +238,7 @@ class PlayerProcesses:
             stdout=asyncio.subprocess.PIPE,
             limit=MAX_REPORT_BYTES,
         )
-        process = PlayerProcess(name, child)
+        process = PlayerProcess(name, child, self._counted)
         process.send(_plain(self._settings))
         self._living[name] = process
         return process

@@ -13,6 +13,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from pokerarena import metrics
+from pokerarena.ids import IdKind, id_text
 from pokerarena.jobs import CHECK_VERSION_TASK, PLAY_RUN_TASK, enqueue_run
 from pokerarena.retrying import RetryPolicy
 from pokerarena.runs import dead_letters
@@ -137,7 +139,8 @@ async def reap(session: AsyncSession, settings: Settings) -> Reaped:
                 attempts=run.recoveries,
             )
             await session.execute(_GIVEN_UP, {"run_id": run.id, "detail": detail})
-            log.error("run_given_up", run_id=str(run.id), recoveries=run.recoveries)
+            metrics.RUNS_RECOVERED.number("given_up").add()
+            log.error("run_given_up", run_id=id_text(IdKind.RUN, run.id), recoveries=run.recoveries)
             given_up.append(run.id)
             continue
         delay_s = _delay_s(recoveries)
@@ -145,9 +148,10 @@ async def reap(session: AsyncSession, settings: Settings) -> Reaped:
         await session.execute(
             _REQUEUED, {"run_id": run.id, "recoveries": recoveries, "job_id": job_id}
         )
+        metrics.RUNS_RECOVERED.number("queued_again").add()
         log.warning(
             "run_recovered",
-            run_id=str(run.id),
+            run_id=id_text(IdKind.RUN, run.id),
             epoch=run.epoch,
             held_by=run.claimed_by,
             recoveries=recoveries,

@@ -16,8 +16,10 @@ from uuid import UUID
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
+from pokerarena import metrics
 from pokerarena.db import Database
 from pokerarena.errors import ArenaError, Unavailable
+from pokerarena.ids import IdKind, id_text
 from pokerarena.runs import claim as claims
 from pokerarena.runs.claim import Claim, Settlement
 from pokerarena.runs.formats import Position, RunRules
@@ -36,9 +38,10 @@ from pokerarena.runs.seams import (
 )
 from pokerarena.runs.service import SEED_PURPOSE
 from pokerarena.runs.totals import SeatTotals
-from pokerarena.sealing import Sealer
+from pokerarena.sealing import open_sealer
 from pokerarena.settings import Settings
 from pokerarena.telemetry import bound_contextvars, get_logger
+from pokerarena.tracing import span, trace_id_of
 from pokerarena.worker.checks import check_version
 from pokerarena.worker.committer import GroupCommitter, Refused
 from pokerarena.worker.runlog import FenceLost, RunLog, RunOver, StoreLost
@@ -68,7 +71,7 @@ class Stage:
     def __init__(self, settings: Settings, *, name: str) -> None:
         self.name = name
         self._settings = settings
-        self._sealer = Sealer(settings.master_key_bytes())
+        self._sealer = open_sealer(settings)
         self._database = Database(settings, application_name=f"pokerarena player {name}")
         self._committer = GroupCommitter(settings, name=name)
         self._hosts = host_pool(settings, self._database, f"player {name}")
@@ -76,6 +79,10 @@ class Stage:
         self._playing: dict[UUID, Playing] = {}
         self._halt: Halt | None = None
         self._upkeep = Upkeep(settings, self._database, self._committer, self._playing, name=name)
+
+    @property
+    def playing(self) -> int:
+        return len(self._playing)
 
     async def serve(self) -> None:
         """Keep the runs alive while they are played, until cancelled."""
@@ -122,6 +129,16 @@ class Stage:
         if claim is None:
             return None
         run = claim.run
+        with span(
+            "run.claim",
+            parent=run.trace_context,
+            began_s_ago=time.monotonic() - began_s,
+            run_id=id_text(IdKind.RUN, run.id),
+            epoch=claim.epoch,
+            job_id=run.job_id,
+            deals_voided=claim.voided_deals,
+        ):
+            pass
         run_log = RunLog(
             self._committer,
             run_id=run_id,
@@ -138,16 +155,23 @@ class Stage:
         elif self._halt is not None:
             playing.control.ask(self._halt)
         self._playing[run_id] = playing
+        metrics.RUNS_CLAIMED.number().add()
         return claim
 
     async def play(self, claim: Claim) -> End:
         """Play a claimed run, and leave it in a state that says what became of it."""
         run = claim.run
-        with bound_contextvars(
-            run_id=str(run.id),
-            table_id=str(run.table_id),
-            epoch=claim.epoch,
-            request_id=run.request_id,
+        run_text = id_text(IdKind.RUN, run.id)
+        with (
+            bound_contextvars(
+                run_id=run_text,
+                table_id=id_text(IdKind.TABLE, run.table_id),
+                epoch=claim.epoch,
+                job_id=run.job_id,
+                request_id=run.request_id,
+                trace_id=trace_id_of(run.trace_context),
+            ),
+            span("run", parent=run.trace_context, run_id=run_text, epoch=claim.epoch),
         ):
             log.info(
                 "run_claimed",
@@ -157,9 +181,12 @@ class Stage:
                 resumed=claim.resumed,
             )
             playing = self._playing[run.id]
+            end = End.ABANDONED
             try:
-                return await self._play(playing)
+                end = await self._play(playing)
+                return end
             finally:
+                metrics.RUNS_LEFT.number(end.value).add()
                 if self._playing.get(run.id) is playing:
                     del self._playing[run.id]
 
@@ -190,15 +217,15 @@ class Stage:
                 hands_stored=playing.log.hands_stored,
                 duration_s=round(time.monotonic() - began_s, 3),
             )
-        return await self._settle(playing, outcome)
+        return await self._settle(playing, outcome, spec.seed)
 
     async def _prepare(self, claim: Claim) -> tuple[RunSpec, dict[int, Seating]]:
         run = claim.run
         async with self._database.session() as session:
             versions = await load_versions(session, claim.seats)
         rules = RunRules.from_json(run.rules)
-        seed = self._sealer.open(run.seed_sealed, purpose=SEED_PURPOSE, owner=run.id.bytes)
-        seating = self._builder.seat(run.id, claim.seats, versions, rules, seed)
+        seed = await self._sealer.open(claim.seed_sealed, purpose=SEED_PURPOSE, owner=run.id.bytes)
+        seating = await self._builder.seat(run.id, claim.seats, versions, rules, seed)
         waits = any(version.house_name is None for version in versions.values())
         spec = RunSpec(
             run_id=run.id,
@@ -264,7 +291,7 @@ class Stage:
         except (SQLAlchemyError, psycopg.Error, OSError) as error:
             log.warning("sandbox_reports_lost", why=type(error).__name__)
 
-    async def _settle(self, playing: Playing, outcome: RunOutcome) -> End:
+    async def _settle(self, playing: Playing, outcome: RunOutcome, seed: bytes) -> End:
         run_id, epoch = playing.claim.run.id, playing.claim.epoch
         if outcome.end == "drained":
             settlement = playing.log.settlement(VoidReason.DRAINED)
@@ -276,7 +303,7 @@ class Stage:
             settlement = playing.log.settlement(VoidReason.STOPPED)
             status = RunStatus(outcome.end)
             mine = await self._persist(
-                lambda: self._finish(run_id, epoch, settlement, status), "finish"
+                lambda: self._finish(run_id, epoch, settlement, status, seed), "finish"
             )
             end = End(outcome.end)
         if mine is None:
@@ -310,10 +337,10 @@ class Stage:
             return await claims.hand_back(session, run_id, epoch, settlement)
 
     async def _finish(
-        self, run_id: UUID, epoch: int, settlement: Settlement, status: RunStatus
+        self, run_id: UUID, epoch: int, settlement: Settlement, status: RunStatus, seed: bytes
     ) -> bool:
         async with self._database.unit_of_work() as session:
-            return await claims.finish(session, run_id, epoch, settlement, status=status)
+            return await claims.finish(session, run_id, epoch, settlement, status=status, seed=seed)
 
     async def _mark_failed(
         self, run_id: UUID, epoch: int, settlement: Settlement, fault: RunFault

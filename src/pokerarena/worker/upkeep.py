@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pokerarena.db import Database
 from pokerarena.history.live import encode_live, publish, watched_tables
+from pokerarena.ids import IdKind, id_text
 from pokerarena.retrying import RetryPolicy
 from pokerarena.runs import claim as claims
 from pokerarena.runs.claim import Claim
@@ -104,7 +105,9 @@ class Upkeep:
                 self._stop(run_id)
             for run_id in renewal.lost:
                 if (playing := self._holding(run_id, held)) is not None:
-                    log.warning("fence_lost", run_id=str(run_id), epoch=held[run_id])
+                    log.warning(
+                        "fence_lost", run_id=id_text(IdKind.RUN, run_id), epoch=held[run_id]
+                    )
                     playing.log.end(FenceLost())
 
     def _holding(self, run_id: UUID, held: dict[UUID, int]) -> Playing | None:

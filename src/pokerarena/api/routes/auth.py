@@ -1,44 +1,79 @@
-"""Registering, logging in and out."""
+"""Registering, logging in, refreshing and logging out."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Body, Request, Response
+from pydantic import Field, StringConstraints
 
 from pokerarena.api.access import needs
-from pokerarena.api.context import PartsOf, Session
+from pokerarena.api.addresses import client_address
+from pokerarena.api.browser import (
+    clear_refresh_cookie,
+    refresh_cookie,
+    require_own_page,
+    set_refresh_cookie,
+)
+from pokerarena.api.context import Parts, PartsOf, Session
 from pokerarena.api.idempotency import IdempotentRoute
 from pokerarena.api.routes.users import UserShown
-from pokerarena.api.shapes import PasswordText, RequestShape, Shown, UsernameText
-from pokerarena.auth import accounts, tokens
-from pokerarena.auth.models import Role
+from pokerarena.api.shapes import (
+    CodeText,
+    PasswordText,
+    RequestShape,
+    SessionId,
+    Shown,
+    UsernameText,
+)
+from pokerarena.auth import access_tokens, accounts, login, sessions, tokens
+from pokerarena.auth.models import Client, Role
 from pokerarena.auth.permissions import Permission, Principal
+from pokerarena.auth.sessions import EndReason, Refreshed
+from pokerarena.errors import Unauthenticated
 
 router = APIRouter(prefix="/auth", tags=["auth"], route_class=IdempotentRoute)
 
+DEVICE_MAX = 120
 
-class Credentials(RequestShape):
+
+class Registration(RequestShape):
     """A username and its password."""
 
     username: UsernameText
     password: PasswordText
 
 
-class SessionShown(Shown):
-    """A session token; its text is shown this once."""
+class Login(Registration):
+    """A username, its password, and what the session is for."""
 
-    token: str
+    client: Annotated[Client, Field(strict=False)] = Client.PROGRAM
+    # Of the authenticator, or a recovery code; where the account has a second factor.
+    code: CodeText | None = None
+
+
+class RefreshOrder(RequestShape):
+    """A program's refresh token. A browser has it in its cookie and leaves it out."""
+
+    refresh_token: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = None
+
+
+class Granted(Shown):
+    """An access token; for a program also the next refresh token, shown this once."""
+
+    access_token: str
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - the name of a scheme
     expires_at: datetime
+    refresh_token: str | None
+    session_id: SessionId
     user: UserShown
 
 
 @router.post("/register", status_code=201)
 async def register(
     _: Annotated[Principal, needs(Permission.ACCOUNT_REGISTER)],
-    body: Credentials,
+    body: Registration,
     parts: PartsOf,
     session: Session,
 ) -> UserShown:
@@ -56,25 +91,101 @@ async def register(
 
 
 @router.post("/login")
-async def login(
-    _: Annotated[Principal, needs(Permission.ACCOUNT_LOGIN)], body: Credentials, parts: PartsOf
-) -> SessionShown:
-    """Exchange a password for a session token."""
-    user = await accounts.authenticate(
-        parts.database, parts.hasher, username=body.username, password=body.password
+async def log_in(
+    _: Annotated[Principal, needs(Permission.ACCOUNT_LOGIN)],
+    body: Login,
+    request: Request,
+    response: Response,
+    parts: PartsOf,
+) -> Granted:
+    """Begin a session with a password, and a code where the account has a second factor."""
+    if body.client is Client.BROWSER:
+        # Or a foreign page could log its visitor in under an account of its own.
+        require_own_page(request, parts.settings)
+    begun = await login.log_in(
+        parts.door(),
+        login.Credentials(
+            body.username, body.password, body.code, client_address(request, parts.settings)
+        ),
+        client=body.client,
+        device=_device(request),
     )
-    async with parts.database.unit_of_work() as session:
-        made = await tokens.create_session(
-            session, parts.token_mac, user=user, ttl_s=parts.settings.session_ttl_s
+    return await _grant(parts, response, begun)
+
+
+@router.post("/refresh")
+async def refresh(
+    _: Annotated[Principal, needs(Permission.ACCOUNT_LOGIN)],
+    request: Request,
+    response: Response,
+    parts: PartsOf,
+    body: Annotated[RefreshOrder | None, Body()] = None,
+) -> Granted:
+    """Exchange a refresh token for the next one and a new access token."""
+    text, client = body.refresh_token if body is not None else None, Client.PROGRAM
+    if text is None:
+        text, client = refresh_cookie(request, parts.settings), Client.BROWSER
+    if text is None:
+        raise Unauthenticated("refresh_missing", "Send a refresh_token, or log in.")
+    try:
+        refreshed = await sessions.refresh(
+            parts.database, parts.token_mac, text=text, client=client, settings=parts.settings
         )
-    return SessionShown(token=made.text, expires_at=made.row.expires_at, user=UserShown.of(user))
+    except Unauthenticated:
+        # Perhaps a whole family has just ended.
+        parts.callers.forget()
+        raise
+    return await _grant(parts, response, refreshed)
 
 
 @router.post("/logout", status_code=204)
-async def logout(
-    caller: Annotated[Principal, needs(Permission.ACCOUNT_LOGOUT)], session: Session
+async def log_out(
+    caller: Annotated[Principal, needs(Permission.ACCOUNT_LOGOUT)],
+    parts: PartsOf,
+    session: Session,
 ) -> Response:
-    """Revoke the token that makes this request."""
-    if caller.token_id is not None:
+    """End the session, or revoke the personal token, that makes this request."""
+    response = Response(status_code=204)
+    if caller.session_id is not None:
+        await sessions.end(
+            session,
+            user_id=caller.known_id(),
+            session_id=caller.session_id,
+            reason=EndReason.LOGOUT,
+        )
+        parts.callers.forget_once_committed(session)
+        clear_refresh_cookie(response, parts.settings)
+    elif caller.token_id is not None:
         await tokens.revoke(session, user_id=caller.known_id(), token_id=caller.token_id)
-    return Response(status_code=204)
+    return response
+
+
+async def _grant(parts: Parts, response: Response, got: Refreshed) -> Granted:
+    now = datetime.now(UTC)
+    settings = parts.settings
+    access = access_tokens.issue(
+        await parts.signing_keys.to_sign(now),
+        issuer=settings.public_url,
+        user_id=got.user.id,
+        session_id=got.row.id,
+        client=got.row.client,
+        ttl_s=settings.access_token_ttl_s,
+        now=now,
+    )
+    in_browser = got.row.client == Client.BROWSER.value
+    if in_browser:
+        lives_s = int((got.row.idle_expires_at - now).total_seconds())
+        set_refresh_cookie(response, settings, got.refresh_text, lives_s=lives_s)
+    return Granted(
+        access_token=access.text,
+        expires_at=access.expires_at,
+        refresh_token=None if in_browser else got.refresh_text,
+        session_id=got.row.id,
+        user=UserShown.of(got.user),
+    )
+
+
+def _device(request: Request) -> str:
+    """What the client calls itself, for its user to recognise: visible ASCII, bounded."""
+    agent = request.headers.get("user-agent", "")
+    return "".join(character for character in agent if " " <= character <= "~")[:DEVICE_MAX]

@@ -43,7 +43,7 @@ async def _seen_hand(
 
 @router.get("/{hand_id}")
 async def read_hand(
-    caller: Annotated[Principal, needs(Permission.RUN_READ)], hand_id: HandId, session: Session
+    caller: Annotated[Principal, needs(Permission.HISTORY_READ)], hand_id: HandId, session: Session
 ) -> HandShown:
     """One complete hand as it ended."""
     hand, seen = await _seen_hand(session, caller, hand_id)
@@ -52,7 +52,7 @@ async def read_hand(
 
 @router.get("/{hand_id}/actions")
 async def read_actions(
-    caller: Annotated[Principal, needs(Permission.RUN_READ)], hand_id: HandId, session: Session
+    caller: Annotated[Principal, needs(Permission.HISTORY_READ)], hand_id: HandId, session: Session
 ) -> ActionsShown:
     """The actions of one hand; notes and failures of one's own seats only."""
     hand, seen = await _seen_hand(session, caller, hand_id)
@@ -62,7 +62,7 @@ async def read_actions(
 
 @router.get("/{hand_id}/replay")
 async def read_replay(
-    caller: Annotated[Principal, needs(Permission.RUN_READ)], hand_id: HandId, session: Session
+    caller: Annotated[Principal, needs(Permission.HISTORY_READ)], hand_id: HandId, session: Session
 ) -> ReplayShown:
     """One hand from its deal to its end, fact by fact, as the caller may see it."""
     hand, seen = await _seen_hand(session, caller, hand_id)

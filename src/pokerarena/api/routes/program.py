@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import as_file, files
 from typing import Annotated, Any, Literal
@@ -77,6 +78,17 @@ async def readyz(
             "run 'pokerarena migrate'.",
         )
     return Readiness(schema_revision=program_revision())
+
+
+@router.get("/.well-known/jwks.json")
+async def jwks(
+    _: Annotated[Principal, needs(Permission.PROGRAM_READ)], parts: PartsOf
+) -> JSONResponse:
+    """The public keys of access tokens. A key is here before the first token that it signed."""
+    keys = await parts.signing_keys.published(datetime.now(UTC))
+    # Half the lead that a new key has: whoever keeps this so long knows each key in time.
+    fresh_s = parts.settings.signing_key_publish_s // 2
+    return JSONResponse(keys, headers={"Cache-Control": f"public, max-age={fresh_s}"})
 
 
 @router.get("/v1/protocol/schema")

@@ -139,7 +139,7 @@ async def read_results(
 
 @router.get("/{run_id}/hands")
 async def list_hands(
-    caller: Annotated[Principal, needs(Permission.RUN_READ)],
+    caller: Annotated[Principal, needs(Permission.HISTORY_READ)],
     run_id: RunId,
     page: Annotated[PageQuery, Query()],
     parts: PartsOf,
@@ -173,20 +173,17 @@ async def list_hands(
 
 @router.get("/{run_id}/seed")
 async def read_seed(
-    caller: Annotated[Principal, needs(Permission.RUN_READ)],
+    caller: Annotated[Principal, needs(Permission.HISTORY_READ)],
     run_id: RunId,
-    parts: PartsOf,
     session: Session,
 ) -> SeedShown:
     """The seed of a completed run whose reveal policy is ``after_run``."""
     seen = await see_run(session, caller, run_id)
-    if not seen.sight.everything:
+    seed = await service.revealed_seed(session, run_id)
+    if not seen.sight.everything or seed is None:
         raise Forbidden(
             "seed_withheld",
             "A seed is told once its run is completed, and only where the reveal policy is "
             "'after_run'.",
         )
-    seed = parts.sealer.open(
-        seen.run.seed_sealed, purpose=service.SEED_PURPOSE, owner=seen.run.id.bytes
-    )
     return SeedShown(run_id=run_id, seed=seed.hex(), seed_sha256=seen.run.seed_sha256.hex())

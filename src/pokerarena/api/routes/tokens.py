@@ -1,4 +1,4 @@
-"""Personal tokens, and the sessions of one's logins."""
+"""Personal tokens: made, listed, rotated, revoked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pokerarena.api.idempotency import IdempotentRoute
 from pokerarena.api.paging import PageQuery, cut
 from pokerarena.api.shapes import Page, RequestShape, Shown, TokenId, TokenName
 from pokerarena.auth import tokens
-from pokerarena.auth.models import ApiToken, TokenKind
+from pokerarena.auth.models import ApiToken
 from pokerarena.auth.permissions import Permission, Principal, Scope
 
 router = APIRouter(prefix="/tokens", tags=["tokens"], route_class=IdempotentRoute)
@@ -32,16 +32,23 @@ class NewToken(RequestShape):
     expires_in_s: Annotated[int, Field(ge=1, le=EXPIRES_IN_MAX_S)]
 
 
+class Rotation(RequestShape):
+    """How long the new token lives, and how long the old one works on."""
+
+    expires_in_s: Annotated[int, Field(ge=1, le=EXPIRES_IN_MAX_S)]
+    grace_s: Annotated[int, Field(ge=0, le=EXPIRES_IN_MAX_S)] = 0
+
+
 class TokenShown(Shown):
     """A token without its text, which is stored nowhere."""
 
     id: TokenId
-    kind: TokenKind
     name: str
     scopes: list[str]
     created_at: datetime
     expires_at: datetime
     last_used_at: datetime | None
+    rotated_at: datetime | None
 
     @classmethod
     def of(cls, token: ApiToken) -> TokenShown:
@@ -57,12 +64,12 @@ class CreatedToken(TokenShown):
 def _fields(token: ApiToken) -> dict[str, object]:
     return {
         "id": token.id,
-        "kind": TokenKind(token.kind),
         "name": token.name,
         "scopes": token.scopes,
         "created_at": token.created_at,
         "expires_at": token.expires_at,
         "last_used_at": token.last_used_at,
+        "rotated_at": token.rotated_at,
     }
 
 
@@ -99,6 +106,27 @@ async def create_token(
         ttl_s=body.expires_in_s,
         ttl_max_s=parts.settings.token_max_ttl_s,
         tokens_max=parts.settings.tokens_per_user_max,
+    )
+    return CreatedToken(token=made.text, **_fields(made.row))
+
+
+@router.post("/{token_id}/rotate", status_code=201)
+async def rotate_token(
+    caller: Annotated[Principal, needs(Permission.TOKENS_MANAGE)],
+    token_id: TokenId,
+    body: Rotation,
+    parts: PartsOf,
+    session: Session,
+) -> CreatedToken:
+    """Replace a token by one of the same name and scopes; the old one works on for `grace_s`."""
+    made = await tokens.rotate_personal(
+        session,
+        parts.token_mac,
+        user_id=caller.known_id(),
+        token_id=token_id,
+        ttl_s=body.expires_in_s,
+        grace_s=body.grace_s,
+        settings=parts.settings,
     )
     return CreatedToken(token=made.text, **_fields(made.row))
 

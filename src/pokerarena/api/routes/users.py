@@ -5,19 +5,20 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from pokerarena.api.access import needs
+from pokerarena.api.addresses import client_address
 from pokerarena.api.context import PartsOf, Session
 from pokerarena.api.idempotency import IdempotentRoute
 from pokerarena.api.paging import PageQuery, cut
 from pokerarena.api.shapes import Page, PasswordText, RequestShape, Shown, UserId, UsernameText
-from pokerarena.auth import accounts, tokens
+from pokerarena.auth import accounts, login, sessions
 from pokerarena.auth.models import Role, User
 from pokerarena.auth.passwords import check_new_password
 from pokerarena.auth.permissions import Permission, Principal
-from pokerarena.errors import Forbidden
+from pokerarena.auth.sessions import EndReason
 
 me = APIRouter(prefix="/me", tags=["me"], route_class=IdempotentRoute)
 router = APIRouter(prefix="/users", tags=["users"], route_class=IdempotentRoute)
@@ -78,6 +79,7 @@ async def read_me(
 async def change_password(
     caller: Annotated[Principal, needs(Permission.PASSWORD_CHANGE)],
     body: PasswordChange,
+    request: Request,
     parts: PartsOf,
     session: Session,
 ) -> Response:
@@ -87,15 +89,20 @@ async def change_password(
         username=caller.username,
         min_length=parts.settings.password_min_length,
     )
-    old_hash = (await accounts.get(session, caller.known_id())).password_hash
-    verdict = await parts.hasher.verify(old_hash, body.current_password)
-    if not verdict.right:
-        raise Forbidden("password_wrong", "current_password is not your present password.")
+    old_hash = await login.check_own_password(
+        parts.door(),
+        user_id=caller.known_id(),
+        password=body.current_password,
+        address=client_address(request, parts.settings),
+    )
     new_hash = await parts.hasher.hash(body.new_password)
     await accounts.change_password(
         session, user_id=caller.known_id(), old_hash=old_hash, new_hash=new_hash
     )
-    await tokens.end_sessions(session, caller.known_id(), but=caller.token_id)
+    await sessions.end_all(
+        session, caller.known_id(), but=caller.session_id, reason=EndReason.PASSWORD_CHANGED
+    )
+    parts.callers.forget_once_committed(session)
     return Response(status_code=204)
 
 
@@ -134,7 +141,12 @@ async def create_user(
 
 @router.post("/{user_id}/disable")
 async def disable_user(
-    caller: Annotated[Principal, needs(Permission.USERS_MANAGE)], user_id: UserId, session: Session
+    caller: Annotated[Principal, needs(Permission.USERS_MANAGE)],
+    user_id: UserId,
+    parts: PartsOf,
+    session: Session,
 ) -> UserShown:
     """Close an account: no login, and none of its tokens works. Its agents and tables stay."""
-    return UserShown.of(await accounts.disable(session, user_id, by=caller.known_id()))
+    user = await accounts.disable(session, user_id, by=caller.known_id())
+    parts.callers.forget_once_committed(session)
+    return UserShown.of(user)

@@ -1,6 +1,6 @@
 """Hosted agents: their packages, their checks, and what their sandboxes said.
 
-Revision: hosted_0001; follows reliability_0003. Expands only.
+Revision: hosted_0001; follows ops_0001. Expands only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "hosted_0001"
-down_revision = "reliability_0003"
+down_revision = "ops_0001"
 branch_labels = None
 depends_on = None
 

@@ -13,10 +13,17 @@ commands = typer.Typer(help="Move the schema, or say where it is.", no_args_is_h
 def up(
     revision: Annotated[str, typer.Argument(help="Where to.")] = "head",
 ) -> None:
-    """Bring the schema up to date."""
+    """Bring the schema up to date, and make the roles of the API and the worker."""
     from pokerarena.ops import migrate
+    from pokerarena.ops.privileges import DatabaseRole
+    from pokerarena.settings import load_settings
 
-    state = migrate.upgrade(_url(), revision)
+    settings = load_settings()
+    passwords = {
+        DatabaseRole.API: settings.database_api_password.get_secret_value(),
+        DatabaseRole.WORKER: settings.database_worker_password.get_secret_value(),
+    }
+    state = migrate.upgrade(_url(), revision, passwords=passwords)
     typer.echo(f"schema at {state.current}")
 
 
@@ -41,11 +48,14 @@ def down(
 
 @commands.command("check")
 def check() -> None:
-    """Say whether the schema is what this program expects; exit code 1 if not."""
+    """Say whether the schema is what this program expects, and else what 'up' would lock."""
     from pokerarena.ops import migrate
+    from pokerarena.ops.migration_plan import plan
 
     state = migrate.check(_url())
     if not state.up_to_date:
+        for step in plan(_url()):
+            typer.echo(step.line())
         typer.echo(
             f"pokerarena: the schema is at {state.current or 'nothing'}, this program expects "
             f"{state.head}: run 'pokerarena migrate up'",

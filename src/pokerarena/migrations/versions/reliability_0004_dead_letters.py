@@ -1,6 +1,6 @@
 """Dead letters.
 
-Revision: reliability_0003; follows reliability_0002. Adds a relation: nothing that exists is locked
+Revision: reliability_0004; follows reliability_0003. Adds a relation: nothing that exists is locked
 but, for a moment, `runs` and `users` for the foreign keys.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "reliability_0003"
-down_revision = "reliability_0002"
+revision = "reliability_0004"
+down_revision = "reliability_0003"
 branch_labels = None
 depends_on = None
 

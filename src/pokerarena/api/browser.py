@@ -1,0 +1,81 @@
+"""What only browsers need: the refresh token's cookie, and proof that our own page asks.
+
+The cookie is HttpOnly (no script reads it), Secure, SameSite=Strict, and bound to this host by its
+name's prefix, so that no neighbouring site can plant one. A request that relies on it must carry a
+header that no foreign page can send without asking us first, and must not say that it comes from
+elsewhere. This module must never read the cookie without that proof.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from fastapi import Request, Response
+
+from pokerarena.errors import Forbidden
+from pokerarena.settings import Settings
+
+COOKIE: Final = "pokerarena_refresh"
+PROOF_HEADER: Final = "x-pokerarena-client"
+PROOF_VALUE: Final = "browser"
+
+
+def cookie_name(settings: Settings) -> str:
+    """The cookie's name: with the prefix that makes browsers bind it to this host alone."""
+    return f"__Host-{COOKIE}" if settings.cookie_secure else COOKIE
+
+
+def refresh_cookie(request: Request, settings: Settings) -> str | None:
+    """The refresh token of our own page's browser; ``None`` where there is none."""
+    text = request.cookies.get(cookie_name(settings))
+    if text is not None:
+        require_own_page(request, settings)
+    return text
+
+
+def set_refresh_cookie(response: Response, settings: Settings, text: str, *, lives_s: int) -> None:
+    """Give a browser its refresh token."""
+    response.set_cookie(
+        cookie_name(settings),
+        text,
+        max_age=lives_s,
+        path="/",
+        secure=settings.cookie_secure,
+        httponly=True,
+        samesite="strict",
+    )
+
+
+def clear_refresh_cookie(response: Response, settings: Settings) -> None:
+    """Make a browser forget its refresh token."""
+    response.delete_cookie(
+        cookie_name(settings),
+        path="/",
+        secure=settings.cookie_secure,
+        httponly=True,
+        samesite="strict",
+    )
+
+
+def require_own_page(request: Request, settings: Settings) -> None:
+    """Raise `Forbidden` unless the request comes from a page of our own origin."""
+    proof = request.headers.get(PROOF_HEADER) == PROOF_VALUE
+    site = request.headers.get("sec-fetch-site", "same-origin")
+    origin = request.headers.get("origin")
+    if (
+        not proof
+        or site != "same-origin"
+        or (origin is not None and not _own(origin, request, settings))
+    ):
+        raise Forbidden(
+            "foreign_page", "A request with this cookie must come from the arena's own page."
+        )
+
+
+def _own(origin: str, request: Request, settings: Settings) -> bool:
+    if origin == settings.public_url:
+        return True
+    # Behind a proxy the scheme may be another, but a browser's Host is the page's own.
+    host = request.headers.get("host", "")
+    return host != "" and urlsplit(origin).netloc.lower() == host.lower()

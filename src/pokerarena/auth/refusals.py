@@ -1,0 +1,121 @@
+"""Refusals, recorded within bounds: the first ones of each kind, and how many more there were.
+
+Whoever is refused writes to the audit chain by it; without a bound that would be a way to fill the
+database. A refused request was rolled back, so each record has a transaction of its own. This
+module must never turn a refusal into another answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from pokerarena.auth import audit
+from pokerarena.auth.audit import Event
+from pokerarena.auth.permissions import Principal
+from pokerarena.db import Database
+from pokerarena.errors import ArenaError, ErrorKind
+from pokerarena.telemetry import get_logger
+
+WINDOW_S: Final = 60.0
+KINDS_REMEMBERED_MAX: Final = 10_000
+# However many callers there are.
+RECORDS_PER_WINDOW_MAX: Final = 600
+# Recorded where they are decided, with what is known there.
+RECORDED_ELSEWHERE: Final = frozenset({"login_failed", "second_factor_wrong"})
+# Says nothing about anybody: a client that did not log in.
+NO_CREDENTIALS: Final = "authentication_required"
+
+log = get_logger("auth")
+
+
+@dataclass(slots=True)
+class _Window:
+    ends_at_s: float
+    taken: int = 0
+    suppressed: int = 0
+
+
+class Sampler:
+    """Lets a few of each kind through in a minute, and counts the others."""
+
+    def __init__(
+        self,
+        each_max: int,
+        *,
+        all_max: int = RECORDS_PER_WINDOW_MAX,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._each_max = each_max
+        self._all_max = all_max
+        self._monotonic = monotonic
+        self._kinds: OrderedDict[Hashable, _Window] = OrderedDict()
+        self._all = _Window(0.0)
+
+    def take(self, kind: Hashable) -> int | None:
+        """How many of this kind were left out since the last one; None to leave this one out."""
+        now_s = self._monotonic()
+        if now_s >= self._all.ends_at_s:
+            self._all = _Window(now_s + WINDOW_S)
+        window = self._kinds.get(kind)
+        if window is None or now_s >= window.ends_at_s:
+            missed = window.suppressed if window is not None else 0
+            window = self._kinds[kind] = _Window(now_s + WINDOW_S, suppressed=missed)
+            self._kinds.move_to_end(kind)
+            if len(self._kinds) > KINDS_REMEMBERED_MAX:
+                self._kinds.popitem(last=False)
+        if window.taken >= self._each_max or self._all.taken >= self._all_max:
+            window.suppressed += 1
+            return None
+        window.taken += 1
+        self._all.taken += 1
+        missed, window.suppressed = window.suppressed, 0
+        return missed
+
+
+class Refusals:
+    """Records what one process refuses."""
+
+    def __init__(self, database: Database, each_max: int) -> None:
+        self._database = database
+        self._sampler = Sampler(each_max)
+
+    async def note(
+        self, error: ArenaError, principal: Principal, *, address: str, route: str
+    ) -> None:
+        """Record a refusal, where it is one and its kind was not recorded often just now."""
+        event = _event_of(error)
+        if event is None:
+            return
+        who: Hashable = principal.user_id or address
+        suppressed = self._sampler.take((event, who))
+        if suppressed is None:
+            return
+        try:
+            async with self._database.unit_of_work() as session:
+                audit.record(
+                    session,
+                    event,
+                    principal=principal,
+                    code=error.code,
+                    route=route,
+                    address=address,
+                    suppressed=suppressed,
+                )
+        except (SQLAlchemyError, OSError) as failure:
+            log.error("audit_failed", event_name=event.value, why=type(failure).__name__)
+
+
+def _event_of(error: ArenaError) -> Event | None:
+    if error.code in RECORDED_ELSEWHERE or error.code == NO_CREDENTIALS:
+        return None
+    return {
+        ErrorKind.FORBIDDEN: Event.PERMISSION_REFUSED,
+        ErrorKind.UNAUTHENTICATED: Event.TOKEN_REFUSED,
+        ErrorKind.THROTTLED: Event.ATTEMPTS_THROTTLED,
+    }.get(error.kind)

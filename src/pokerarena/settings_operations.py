@@ -1,0 +1,97 @@
+"""The settings of operations: rate limits, metrics, traces, backups, logs.
+
+A part of `settings.Settings`, which is where they are read and where everybody takes them from.
+This module must never read anything itself.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings
+
+
+class OperationsSettings(BaseSettings):
+    """What is watched, kept and refused; see `settings.Settings`."""
+
+    # Rate limits: requests a minute of one token. A user's tokens together have twice as much.
+    rate_limit_store: SecretStr = Field(
+        default=SecretStr("memory://"),
+        description="where rate limits count: `memory://` (each process alone), or the URL of a "
+        "Redis or Valkey that all API processes share",
+    )
+    rate_read_per_min: int = Field(default=1200, ge=0, description="cheap reads; 0: no limit")
+    rate_expensive_per_min: int = Field(
+        default=300, ge=0, description="what costs: results, lists of hands, replays, uploads"
+    )
+    rate_write_per_min: int = Field(default=300, ge=0, description="changes")
+    rate_auth_per_min: int = Field(
+        default=60, ge=0, description="logins and registrations, of one address"
+    )
+    rate_stream_per_min: int = Field(default=60, ge=0, description="live streams opened")
+    rate_address_factor: int = Field(
+        default=5, ge=1, le=1000, description="an address has so many times a token's limit"
+    )
+
+    # Metrics. They are served where nothing else is, and not at all unless a port is named.
+    metrics_host: str = Field(
+        default="127.0.0.1", description="address that metrics are served on, at `/metrics`"
+    )
+    api_metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65_535,
+        description="port of an API process's metrics; none: not served, 0 takes a free one",
+    )
+    worker_metrics_port: int | None = Field(
+        default=None, ge=0, le=65_535, description="port of a worker's metrics, likewise"
+    )
+    metrics_interval_s: float = Field(
+        default=2.0,
+        ge=0.1,
+        le=60,
+        description="how often player processes report, and the database is asked",
+    )
+
+    # Traces.
+    otlp_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="collector of traces over OTLP/HTTP, e.g. http://127.0.0.1:4318; empty: none",
+    )
+    trace_sample_ratio: float = Field(
+        default=1.0, ge=0, le=1, description="share of requests that begin a trace"
+    )
+    trace_hand_every: int = Field(
+        default=100, ge=1, description="of a traced run, the first hand and every n-th is traced"
+    )
+
+    # Backups.
+    backup_directory: str = Field(
+        default="", description="where backups are kept; empty: none are made"
+    )
+    backup_spool_directory: str = Field(
+        default="",
+        description="where received WAL waits to be sealed; empty: beside the backups, `…-spool`",
+    )
+    backup_interval_s: int = Field(
+        default=86_400, ge=60, le=30 * 86_400, description="how often a base backup is taken"
+    )
+    backup_ship_s: float = Field(
+        default=1.0, gt=0, le=60, description="how often WAL is shipped: what a disaster may cost"
+    )
+    backup_keep_days: int = Field(
+        default=14, ge=1, le=3650, description="base backups older than this are deleted,"
+    )
+    backup_keep_min: int = Field(default=3, ge=1, le=1000, description="but never the last so many")
+
+    # Logs.
+    log_level: str = Field(
+        default="INFO",
+        pattern="^(DEBUG|INFO|WARNING|ERROR)$",
+        description="the least important events that are logged",
+    )
+    log_format: str = Field(
+        default="auto",
+        pattern="^(auto|json|console)$",
+        description="`json`, `console`, or `auto`: console where stderr is a terminal",
+    )

@@ -1,0 +1,134 @@
+"""Clients that are slow, deep, long or curious: bounded, and no harm to others."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+import time
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pokerarena.api.nesting import Nesting
+from tests.api.arena import Arena
+from tests.api.served import Server
+
+DOCUMENTS = st.recursive(
+    st.none() | st.text(alphabet='[]{}"\\a') | st.integers(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('"\\[]{}'), inner),
+    max_leaves=20,
+)
+
+
+def depth(document: object) -> int:
+    if isinstance(document, list):
+        return 1 + max(map(depth, document), default=0)
+    if isinstance(document, dict):
+        return 1 + max(map(depth, document.values()), default=0)
+    return 0
+
+
+@settings(deadline=None)
+@given(DOCUMENTS, st.lists(st.integers(0, 200), max_size=6))
+def test_depth_is_that_of_the_document_however_it_is_cut(document: object, cuts: list[int]) -> None:
+    body = json.dumps(document).encode()
+    whole = depth(document)
+    for limit in {whole, max(0, whole - 1)}:
+        nesting = Nesting()
+        edges = sorted({0, *(min(cut, len(body)) for cut in cuts), len(body)})
+        within = all(
+            nesting.feed(body[begin:end], limit) for begin, end in itertools.pairwise(edges)
+        )
+        assert within == (limit >= whole), body
+
+
+async def test_a_body_that_nests_too_deep_is_refused(arena: Arena) -> None:
+    user = await arena.user("deep")
+    for chunks in ([b"[" * 40], [b"[" * 20, b"[" * 20], [b'{"a":' * 33 + b"1" + b"}" * 33]):
+        headers = {"content-type": "application/json"}
+        reply = await user.request("POST", "/v1/tables", raw=chunks, headers=headers)
+        assert (reply.status, reply.code) == (422, "body_too_deep"), reply
+
+
+async def test_a_url_that_is_too_long_is_refused(arena: Arena) -> None:
+    reply = await arena.anonymous.get("/v1/tables?cursor=" + "x" * 5000)
+    assert (reply.status, reply.code) == (414, "url_too_long")
+
+
+async def test_no_other_site_may_ask_in_a_browser(arena: Arena) -> None:
+    for method in ("OPTIONS", "GET", "POST"):
+        reply = await arena.anonymous.request(
+            method,
+            "/v1/tables",
+            headers={
+                "origin": "https://elsewhere.example",
+                "access-control-request-method": "POST",
+            },
+        )
+        assert not [name for name in reply.headers if name.startswith("access-control-")]
+        assert reply.headers["x-frame-options"] == "DENY"
+        assert reply.headers["cross-origin-resource-policy"] == "same-origin"
+
+
+def test_clients_that_never_finish_their_request_are_let_go_and_disturb_nobody(
+    database_url: str,
+) -> None:
+    """Three hundred that say nothing, half a line, or one header after the other."""
+    server = Server(database_url, POKERARENA_API_HEADERS_TIMEOUT_S="3")
+    slow: list[socket.socket] = []
+    try:
+        for number in range(300):
+            client = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+            client.sendall((b"", b"GET /hea", b"GET /healthz HTTP/1.1\r\nX: 1\r\n")[number % 3])
+            slow.append(client)
+        assert server.request("GET", "/healthz")[0] == 200
+        give_up_s = time.monotonic() + 60
+        left = slow
+        while left:
+            assert time.monotonic() < give_up_s, f"{len(left)} slow clients are still served"
+            left = [client for client in left if not hung_up(client)]
+            for client in left[::10]:
+                # A drip does not buy more time.
+                drip(client)
+            assert server.request("GET", "/healthz")[0] == 200
+            time.sleep(0.2)
+    finally:
+        for client in slow:
+            client.close()
+        server.stop()
+
+
+def drip(client: socket.socket) -> None:
+    try:
+        client.sendall(b"Y")
+    except OSError:
+        return
+
+
+def hung_up(client: socket.socket) -> bool:
+    client.settimeout(0.001)
+    try:
+        return client.recv(1024) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def test_a_connection_that_is_used_again_may_take_its_time_between_requests(
+    database_url: str,
+) -> None:
+    server = Server(database_url, POKERARENA_API_HEADERS_TIMEOUT_S="2")
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+            for _ in range(2):
+                client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                answer = b""
+                while b'"ok"' not in answer:
+                    chunk = client.recv(65_536)
+                    assert chunk, answer
+                    answer += chunk
+                time.sleep(3)  # longer than a head may take, shorter than a connection may rest
+    finally:
+        server.stop()

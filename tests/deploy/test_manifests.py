@@ -1,0 +1,122 @@
+"""What is deployed is closed, bounded and not root; what of it can be checked here is."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pokerarena.settings import ENV_PREFIX, Settings
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+NAMES = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
+NOT_OURS = {"POKERARENA_TAG"}
+
+
+def documents() -> list[dict[str, Any]]:
+    return [
+        document
+        for path in sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+        for document in yaml.safe_load_all(path.read_text())
+    ]
+
+
+def pods() -> list[dict[str, Any]]:
+    kinds = ("Deployment", "Job")
+    return [one["spec"]["template"]["spec"] for one in documents() if one["kind"] in kinds]
+
+
+def test_every_setting_that_is_set_exists() -> None:
+    for path in DEPLOY.rglob("*"):
+        if path.is_file() and path.suffix in (".yml", ".yaml", ".service", ""):
+            for name in re.findall(r"POKERARENA_[A-Z_]+[A-Z]", path.read_text()):
+                assert name.removesuffix("_FILE") in NAMES | NOT_OURS, f"{name} in {path.name}"
+
+
+def test_every_pod_is_closed_and_bounded() -> None:
+    assert len(pods()) == 3
+    for pod in pods():
+        assert pod["automountServiceAccountToken"] is False
+        for container in pod["containers"]:
+            security = container["securityContext"]
+            assert security["runAsNonRoot"] is True
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert container["resources"]["limits"]["memory"]
+            assert not [
+                env
+                for env in container["env"]
+                if "KEY" in env["name"] and "FILE" not in env["name"]
+            ]
+
+
+def test_a_pod_has_longer_to_end_than_the_program_takes() -> None:
+    for pod in pods():
+        if pod["containers"][0]["name"] == "worker":
+            drain_s = Settings.model_fields["worker_drain_s"].default
+            assert pod["terminationGracePeriodSeconds"] > drain_s
+
+
+def test_the_network_is_closed_unless_opened() -> None:
+    policies = {
+        one["metadata"]["name"]: one["spec"]
+        for one in documents()
+        if one["kind"] == "NetworkPolicy"
+    }
+    assert policies["deny-all"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    outside = [
+        peer["ipBlock"] for spec in policies.values() for rule in spec.get("egress", ())
+        for peer in rule["to"] if "ipBlock" in peer
+    ]  # fmt: skip
+    assert len(outside) == 1, "only workers reach beyond the cluster"
+    assert {"10.0.0.0/8", "169.254.0.0/16"} <= set(outside[0]["except"])
+
+
+def test_containers_of_compose_are_closed_and_bounded() -> None:
+    services = yaml.safe_load((DEPLOY / "compose.yml").read_text())["services"]
+    for name, service in services.items():
+        assert service["mem_limit"], name
+        for port in service.get("ports", ()):
+            assert port.startswith("127.0.0.1:"), f"{name} is open to everybody"
+        if name != "database":
+            assert service["read_only"] is True, name
+            assert service["cap_drop"] == ["ALL"], name
+
+
+def test_the_image_is_built_from_the_locks_and_is_not_root() -> None:
+    lines = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    assert [line for line in lines if line.startswith("USER ")] == ["USER 10001:10001"]
+    for line in lines:
+        if "pip sync" in line or "pip install" in line:
+            assert "--require-hashes" in line or "--no-deps --offline" in line, line
+        assert not line.startswith("ADD ")
+    assert sum(line.startswith("FROM ") for line in lines) == 2
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.stem)
+def test_a_unit_gives_nothing_away(unit: Path) -> None:
+    text = unit.read_text()
+    for line in (
+        "DynamicUser=yes",
+        "NoNewPrivileges=yes",
+        "ProtectSystem=strict",
+        "CapabilityBoundingSet=",
+    ):
+        assert f"\n{line}\n" in text
+    assert not re.search(r"^Environment=.*(KEY|PEPPER|URL)=", text, re.M), "secrets are credentials"
+    if analyze := shutil.which("systemd-analyze"):
+        checked = subprocess.run(
+            [analyze, "verify", unit], capture_output=True, text=True, check=False
+        )
+        said = [
+            line for line in checked.stderr.splitlines()
+            if unit.name in line and "is not executable" not in line
+        ]  # fmt: skip
+        assert said == [], checked.stderr

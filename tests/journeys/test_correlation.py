@@ -1,0 +1,67 @@
+"""From one failed callback in the log to the request, the hand and the replay, by ids alone."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tests.api.served import Server
+from tests.arena import arena_settings
+from tests.journeys.test_http_agents import MISBEHAVING, agent
+from tests.worker.workers import worker
+
+
+async def test_a_failed_callback_leads_to_everything_else(
+    database_url: str, tmp_path: Path
+) -> None:
+    server = Server(database_url, POKERARENA_CALLBACK_ALLOW_PRIVATE="true")
+    try:
+        with agent(*MISBEHAVING, "illegal") as (url, _):
+            server.log_in("walker")
+            table_id = server.ok("POST", "/v1/tables", {"name": "T"})["id"]
+            for seat_no, version in enumerate(
+                (
+                    {"kind": "http", "callback_url": url.partition("#")[0]},
+                    {"kind": "house", "house_name": "caller"},
+                ),
+                start=1,
+            ):
+                agent_id = server.ok("POST", "/v1/agents", {"name": f"A{seat_no}"})["id"]
+                made = server.ok("POST", f"/v1/agents/{agent_id}/versions", version)
+                server.ok(
+                    "PUT",
+                    f"/v1/tables/{table_id}/seats/{seat_no}",
+                    {"agent_id": agent_id, "version_id": made["id"]},
+                )
+            run = server.ok("POST", f"/v1/tables/{table_id}/runs", {"hands": 4})
+            with worker(arena_settings(database_url), tmp_path) as process:
+                give_up_s = time.monotonic() + 60
+                while server.ok("GET", f"/v1/runs/{run['id']}")["status"] != "completed":
+                    assert time.monotonic() < give_up_s, process.log_path.read_text()
+                    time.sleep(0.1)
+                failed = process.events("fallback")[0]
+
+            # All that follows is known from this one line.
+            assert failed["reason"] == "illegal_action"
+            shown = server.ok("GET", f"/v1/runs/{failed['run_id']}")
+            assert shown["table_id"] == failed["table_id"]
+            hand = server.ok("GET", f"/v1/hands/{failed['hand_id']}")
+            assert (hand["run_id"], hand["hand_no"]) == (failed["run_id"], failed["hand_no"])
+            actions = server.ok("GET", f"/v1/hands/{failed['hand_id']}/actions")
+            assert [
+                action
+                for action in actions["items"]
+                if action["seat_no"] == failed["seat"] and action["fallback"] == failed["reason"]
+            ]
+            assert server.ok("GET", f"/v1/hands/{failed['hand_id']}/replay")
+    finally:
+        _, logged = server.stop()
+    (created,) = [
+        event
+        for event in logged
+        if event["event"] == "request" and event.get("request_id") == failed["request_id"]
+    ]
+    assert (created["method"], created["status"]) == ("POST", 201)
+    assert created["route"] == "/v1/tables/{table_id}/runs"
+    assert created["table_id"] == failed["table_id"]
+    assert created["user_id"].startswith("user_")
