@@ -1,9 +1,8 @@
 """Sessions, signing keys, second factors and the count of login attempts.
 
-The tokens of logins (`pks_…`) go: their users log in again. What is left in `api_tokens` are
-personal tokens, so its column `kind` says nothing any more.
+What is left in `api_tokens` are personal tokens, so its column `kind` says nothing any more.
 
-Revision: identity_0001; follows reliability_0004.
+Revision: identity_0001; follows identity_0000.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "identity_0001"
-down_revision = "reliability_0004"
+down_revision = "identity_0000"
 branch_labels = None
 depends_on = None
 
@@ -87,7 +86,6 @@ def upgrade() -> None:
         prefixes=["UNLOGGED"],
     )
     op.create_index(op.f("ix_login_attempts_window_ends_at"), "login_attempts", ["window_ends_at"])
-    op.execute("DELETE FROM api_tokens WHERE kind = 'session'")
     op.drop_constraint(op.f("ck_api_tokens_kind"), "api_tokens", type_="check")
     op.drop_column("api_tokens", "kind")
     op.add_column("api_tokens", _moment("rotated_at", nullable=True))

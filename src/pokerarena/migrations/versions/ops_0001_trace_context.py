@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "ops_0001"
-down_revision = "secrets_0002"
+down_revision = "secrets_0004"
 branch_labels = None
 depends_on = None
 

@@ -35,13 +35,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_revealed_seeds_run_id")),
         sa.PrimaryKeyConstraint("run_id", name=op.f("pk_revealed_seeds")),
     )
-    op.execute("INSERT INTO run_seeds (run_id, seed_sealed) SELECT id, seed_sealed FROM runs")
-    op.drop_column("runs", "seed_sealed")
 
 
 def downgrade() -> None:
-    op.add_column("runs", sa.Column("seed_sealed", sa.LargeBinary(), nullable=True))
-    op.execute("UPDATE runs SET seed_sealed = s.seed_sealed FROM run_seeds s WHERE run_id = id")
     op.alter_column("runs", "seed_sealed", nullable=False)
     op.drop_table("revealed_seeds")
     op.drop_table("run_seeds")
