@@ -49,7 +49,13 @@ def upgrade() -> None:
     ):
         op.add_column("agent_versions", column)
     for name, condition in CHECKS.items():
-        op.create_check_constraint(op.f(f"ck_agent_versions_{name}"), "agent_versions", condition)
+        op.create_check_constraint(
+            op.f(f"ck_agent_versions_{name}"),
+            "agent_versions",
+            condition,
+            postgresql_not_valid=True,
+        )
+    # Not CONCURRENTLY: that would wait for a migration that waits for this one, and no row is in them.
     op.create_index(
         "ix_agent_versions_package_digest",
         "agent_versions",
