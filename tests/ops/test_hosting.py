@@ -11,6 +11,7 @@ import pytest
 
 from pokerarena.ops.data_directory import DataDirectory
 from pokerarena.ops.hosting import Hosting
+from pokerarena.ops.up import Arena
 from pokerarena.sandbox.confinement import refuse_secrets
 from pokerarena.sandbox.service_tokens import parse_private_key, read_public_key
 
@@ -57,3 +58,19 @@ def test_the_worker_gets_the_private_key_and_the_host_the_public_one(
     assert Path(again["POKERARENA_AGENT_HOST_KEY_FILE"]).read_bytes() == private.read_bytes()
     with pytest.raises(Exception, match="POKERARENA_AGENT_HOST_KEY"):
         refuse_secrets({"POKERARENA_AGENT_HOST_KEY_FILE": str(private)})
+
+
+def test_of_the_processes_only_the_worker_gets_the_key_of_the_agent_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pokerarena.ops.hosting.SOCKET_PATH_MAX_BYTES", 4096)
+    monkeypatch.setattr("pokerarena.ops.hosting.find_runtime", lambda: None)
+    monkeypatch.setattr("pokerarena.ops.up.EmbeddedPostgres.socket_dir", tmp_path)
+    arena = Arena(DataDirectory.open(tmp_path / "data"), port=1, agent_host=True)
+    names = {"POKERARENA_AGENT_HOST_KEY_FILE", "POKERARENA_AGENT_HOSTS"}
+    assert names <= arena.environment("worker").keys()
+    # Also where it comes from whoever starts the arena.
+    monkeypatch.setenv("POKERARENA_AGENT_HOST_KEY_FILE", "/somewhere")
+    monkeypatch.setenv("POKERARENA_AGENT_HOST_KEY", "a key")
+    for process in ("api", "backup"):
+        assert not [name for name in arena.environment(process) if "AGENT_HOST" in name], process
