@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gzip
 import json
 import sys
@@ -37,6 +38,7 @@ class Misbehaving:
         self.connections = 0
         self.default_path = default_path
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
 
     async def __aenter__(self) -> Self:
         await self.start(0)
@@ -47,6 +49,11 @@ class Misbehaving:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Some still hold megabytes that nobody will read: such a connection never closes by itself.
+        for writer in self._writers:
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
         await self._server.wait_closed()
 
     async def start(self, port: int) -> None:
@@ -59,6 +66,7 @@ class Misbehaving:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         self._tasks.add(task)
+        self._writers.append(writer)
         self.connections += 1
         try:
             await self._serve(reader, writer)

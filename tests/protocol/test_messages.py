@@ -1,12 +1,13 @@
 """Messages say what the design promises, fit their schema, and give no card away."""
 
 import json
+import re
 
 import jsonschema
 import msgspec
 import pytest
 
-from pokerarena.engine.cards import CARD_TEXTS, cards_text
+from pokerarena.engine.cards import cards_text
 from pokerarena.engine.view import Viewer, see
 from pokerarena.protocol.messages import (
     Callback,
@@ -22,7 +23,14 @@ from pokerarena.protocol.schema import answer_schema, json_schema
 from tests.protocol.hands import callback_of, moments, new_hand
 
 IDS = {"run_id": "run_1", "table_id": "tbl_1", "hand_id": "hand_1", "hand_no": 1}
-HANDS = 300
+HANDS = 10_000
+# The schema is slow, and a leak would not show there.
+HANDS_VALIDATED = 300
+CARDS = re.compile(rb'"([2-9TJQKA][cdhs])"')
+
+
+def cards_in(message: bytes) -> set[str]:
+    return {card.decode() for card in CARDS.findall(message)}
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +100,7 @@ def test_no_callback_contains_a_card_that_its_seat_may_not_know():
     for hand, callback in every_callback():
         position = hand.seats.index(hand.seat_to_act)
         allowed = {*cards_text(hand._deal.holes[position]), *cards_text(hand.board)}
-        text = encode(callback)
-        shown = {card for card in CARD_TEXTS if f'"{card}"'.encode() in text}
-        assert shown == allowed
+        assert cards_in(encode(callback)) == allowed
 
 
 def test_decisions_of_a_hand_have_different_names_and_repeat_exactly():
@@ -111,16 +117,17 @@ def test_hand_end_shows_a_seat_its_own_cards_and_tabled_ones_only(sent):
         *_, hand = moments(number)
         for seat, holes in zip(hand.seats, hand._deal.holes, strict=True):
             end = hand_end_from_view(see(hand, Viewer.of_seats([seat])), seat=seat, **IDS)
-            message = json.loads(encode(end))
-            sent.validate(message)
+            text = encode(end)
+            message = json.loads(text)
+            if number < HANDS_VALIDATED:
+                sent.validate(message)
             shown = [
                 cards
                 for other, cards in zip(hand.seats, hand._deal.holes, strict=True)
                 if other == seat or other in hand.tabled
             ]
             allowed = {*cards_text(hand.board), *(c for two in shown for c in cards_text(two))}
-            text = encode(end)
-            assert {card for card in CARD_TEXTS if f'"{card}"'.encode() in text} == allowed
+            assert cards_in(text) == allowed
             assert message["hole_cards"] == list(cards_text(holes))
             assert sum(message["net"].values()) == 0
             assert sum(pot["chips"] for pot in message["pots"]) == hand.pot

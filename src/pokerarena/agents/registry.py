@@ -28,7 +28,7 @@ from pokerarena.sealing import Sealer
 from pokerarena.settings import Settings
 from pokerarena.tables.models import Seat
 
-SIGNING_SECRET_PURPOSE = "signing-secret"  # noqa: S105 - names a purpose
+SIGNING_SECRET_PURPOSE = "signing-secret"  # noqa: S105 - names a purpose  # pragma: allowlist secret
 HOUSE_NAMES = tuple(STRATEGIES)
 
 
