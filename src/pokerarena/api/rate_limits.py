@@ -113,14 +113,15 @@ class RateLimits:
         await self._admit(request, endpoints, "address", address, shared, told=True)
 
     async def admit_caller(self, request: Request, path: str, caller: Principal) -> None:
-        """Count it for the user and the token. Raises `Throttled`."""
+        """Count it for the user and the token or session. Raises `Throttled`."""
         if caller.user_id is None:
             return
         endpoints = class_of(request.method, path)
         # All tokens of a user together have twice what one has.
         await self._admit(request, endpoints, "user", str(caller.user_id), 2, told=False)
-        if caller.token_id is not None:
-            await self._admit(request, endpoints, "token", str(caller.token_id), 1, told=True)
+        credential = caller.token_id or caller.session_id
+        if credential is not None:
+            await self._admit(request, endpoints, "token", str(credential), 1, told=True)
 
     async def _admit(
         self,
