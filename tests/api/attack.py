@@ -114,7 +114,7 @@ def attacked(database_url: str) -> Iterator[Attack]:
         server.token = None
         operator = server.ok(
             "POST", "/v1/auth/login", {"username": "operator", "password": PASSWORD}
-        )["token"]
+        )["access_token"]
         yield Attack(
             server,
             {"nobody": None, "member": member, "operator": operator, "liar": "pka_" + "0" * 36},

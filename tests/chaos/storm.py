@@ -160,6 +160,8 @@ class Storm:
             self._postgres.url(),
             POKERARENA_LOG_LEVEL="ERROR",
             POKERARENA_TABLES_PER_USER_MAX="1000000",
+            POKERARENA_RATE_WRITE_PER_MIN="0",
+            POKERARENA_RATE_AUTH_PER_MIN="0",
         )
 
         def end() -> None:
@@ -176,12 +178,13 @@ class Storm:
         self._ordering_over = asyncio.Event()
         credentials = {"username": "orderer", "password": "the river card was a seven"}
         await self._insist("POST", "/v1/auth/register", credentials, None, {201, 409})
+        login = await self._insist("POST", "/v1/auth/login", credentials, None, {200})
+        token = login["access_token"]
         made: list[str] = []
         while not self._ordering_over.is_set() or not made:
-            login = await self._insist("POST", "/v1/auth/login", credentials, None, {200})
             name = f"table {len(made)}"
             await self._insist(
-                "POST", "/v1/tables", {"name": name}, login["token"], {201}, key=f"key-{len(made)}"
+                "POST", "/v1/tables", {"name": name}, token, {201}, key=f"key-{len(made)}"
             )
             made.append(name)
             await asyncio.sleep(0.05)

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import psycopg
 
+from pokerarena.ops.privileges import DatabaseRole
 from pokerarena.runs import claim as claims
 from pokerarena.runs import service
 from pokerarena.worker.committer import commits_name, libpq_url
 from tests.arena import Arena, open_arena
+from tests.database_server import as_role
 from tests.soundness import assert_sound
 from tests.worker.workers import SLOW_PLAYER, WorkerProcess, worker
 
@@ -114,8 +116,10 @@ async def test_a_worker_halted_within_a_commit_does_not_hold_up_the_run(
             assert await claims.claim(
                 session, run_id, claimed_by="halted", lease_s=0.1, max_hands_ahead=8
             )
+        # One worker may end the statements of another, and nobody else's.
+        mine = as_role(libpq_url(arena.settings), DatabaseRole.WORKER)
         halted = await psycopg.AsyncConnection.connect(
-            libpq_url(arena.settings), application_name=commits_name("halted")
+            mine, application_name=commits_name("halted")
         )
         async with halted:
             await halted.execute("SELECT 1 FROM runs WHERE id = %s FOR UPDATE", (run_id,))

@@ -22,7 +22,8 @@ async def test_a_run_that_kills_its_process_fails_in_the_end_and_blocks_nobody(
 ) -> None:
     async with open_arena(
         database_url,
-        run_recoveries_max=2,
+        # Enough for the healthy run to complete a hand between two deaths of the process it shares.
+        run_recoveries_max=4,
         run_lease_s=1.0,
         run_lease_renew_s=0.3,
         reaper_interval_s=0.2,
@@ -39,10 +40,10 @@ async def test_a_run_that_kills_its_process_fails_in_the_end_and_blocks_nobody(
         ) as process:
             failed = await arena.until_ended(poison)
             assert (failed.status, failed.failure_code) == ("failed", "recoveries_exhausted")
-            assert "2 times in a row" in (failed.failure_detail or "")
+            assert "4 times in a row" in (failed.failure_detail or "")
             assert failed.hands_done == 0
             assert (await arena.until_ended(healthy)).status == "completed"
-            assert len(process.events("player_process_died")) == 3
+            assert len(process.events("player_process_died")) == 5
         await assert_sound(arena, healthy)
         assert not await arena.rows(
             "SELECT 1 FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"
@@ -137,7 +138,9 @@ async def test_many_runs_at_once_all_end_in_one_worker(database_url: str, tmp_pa
 
 
 async def test_a_worker_without_a_database_says_so_in_one_line_and_ends(tmp_path: Path) -> None:
-    settings = arena_settings("postgresql+psycopg://postgres@/x?host=/nonexistent")
+    settings = arena_settings(
+        "postgresql+psycopg://postgres@/x?host=/nonexistent", database_start_wait_s=0
+    )
     with worker(settings, tmp_path) as process:
         assert await process.wait() == 1
         said = process.log_path.read_text().strip()
