@@ -160,8 +160,6 @@ class Storm:
             self._postgres.url(),
             POKERARENA_LOG_LEVEL="ERROR",
             POKERARENA_TABLES_PER_USER_MAX="1000000",
-            POKERARENA_RATE_WRITE_PER_MIN="0",
-            POKERARENA_RATE_AUTH_PER_MIN="0",
         )
 
         def end() -> None:
