@@ -43,6 +43,7 @@ dast: $(INSTALLED) ## attack the API with 50,000 generated requests (ARGS="--cal
 	$(BIN)/python -m tests.api.attack $(ARGS)
 
 bench: $(INSTALLED) ## measure, against others in the same run
+	@scripts/bench-tools
 	$(BIN)/python -m bench $(ARGS)
 
 fmt: $(INSTALLED) ## format, and repair what can be repaired
