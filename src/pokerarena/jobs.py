@@ -37,13 +37,15 @@ async def enqueue_run(
     return await deferrer.defer_async(run_id=str(run_id))
 
 
-async def enqueue_check(session: AsyncSession, version_id: UUID) -> int:
-    """Add the job that checks a hosted version, in the session's transaction; the job's id."""
+async def enqueue_check(
+    session: AsyncSession, version_id: UUID, *, queue: str = CHECKS_QUEUE
+) -> int:
+    """Add the job that checks a version, in the session's transaction; the job's id."""
     raw = await (await session.connection()).get_raw_connection()
     deferrer = _enqueuer.configure_task(
         CHECK_VERSION_TASK,
         allow_unknown=True,
-        queue=CHECKS_QUEUE,
+        queue=queue,
         connection=raw.driver_connection,
     )
     return await deferrer.defer_async(version_id=str(version_id))

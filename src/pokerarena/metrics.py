@@ -144,6 +144,14 @@ FALLBACKS = _counter(
     "kind",
     "reason",
 )
+SUSPENSIONS = _counter(
+    "pokerarena_version_suspensions", "Versions that were suspended, by why",
+    "cause", begin_with=("only_failed", "operator"),
+)  # fmt: skip
+REINSTATEMENTS = _counter(
+    "pokerarena_version_reinstatements", "Suspensions that were lifted, by what lifted them",
+    "by", begin_with=("check", "operator"),
+)  # fmt: skip
 HANDS_STORED = _counter("pokerarena_hands_stored", "Complete hands that were stored")
 DEALS_VOID = _counter("pokerarena_deals_void", "Deals that came to nothing by a fault of ours")
 RUNS_CLAIMED = _counter("pokerarena_runs_claimed", "Runs taken up by a player process")

@@ -93,13 +93,19 @@ class Settings(SecretSettings, IdentitySettings, OperationsSettings):
         description="networks of proxies whose X-Forwarded-For is believed, e.g. 10.0.0.0/8",
     )
     api_max_body_bytes: int = Field(
-        default=256 * 1024, ge=1024, le=64 * 1024 * 1024, description="the largest request body"
+        default=64 * 1024, ge=1024, le=64 * 1024 * 1024, description="the largest request body"
     )
     api_body_timeout_s: float = Field(
         default=30.0, gt=0, le=600, description="how long a request body may take to arrive"
     )
     api_json_depth_max: int = Field(
         default=32, ge=4, le=500, description="how deep a request body may nest"
+    )
+    api_json_values_max: int = Field(
+        default=5000,
+        ge=16,
+        le=1_000_000,
+        description="how many values a request body may hold: what it takes in memory",
     )
     api_url_max_bytes: int = Field(
         default=4096, ge=256, le=32_768, description="the longest path with its query"

@@ -1,4 +1,4 @@
-"""The settings of operations: rate limits, metrics, traces, backups, logs.
+"""The settings of operations: rate limits, suspension, metrics, traces, backups, logs.
 
 A part of `settings.Settings`, which is where they are read and where everybody takes them from.
 This module must never read anything itself.
@@ -30,6 +30,38 @@ class OperationsSettings(BaseSettings):
     rate_stream_per_min: int = Field(default=60, ge=0, description="live streams opened")
     rate_address_factor: int = Field(
         default=5, ge=1, le=1000, description="an address has so many times a token's limit"
+    )
+
+    # Suspension of versions that only fail.
+    suspension_runs: int = Field(
+        default=3,
+        ge=1,
+        le=20,
+        description="a version is suspended that failed at every decision of so many runs in a row,",
+    )
+    suspension_decisions: int = Field(
+        default=30, ge=1, le=1_000_000, description="of at least so many decisions together,"
+    )
+    suspension_span_s: float = Field(
+        default=900.0,
+        ge=0,
+        le=30 * 86_400,
+        description="that took at least so long: a short outage of ours is nobody's fault",
+    )
+    suspension_action_time_min_ms: int = Field(
+        default=1_000,
+        ge=0,
+        le=3_600_000,
+        description="runs whose action time is shorter than this suspend nobody",
+    )
+    suspension_checks: int = Field(
+        default=5,
+        ge=0,
+        le=100,
+        description="checks by which the owner of a suspended version may try to lift it",
+    )
+    suspension_check_s: float = Field(
+        default=120.0, gt=0, le=3600, description="how long such a check may take"
     )
 
     # Metrics. They are served where nothing else is, and not at all unless a port is named.

@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import func, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from pokerarena.agents.models import VersionStanding
 from pokerarena.auth.models import LoginSession, Role, SecondFactor
 from pokerarena.auth.permissions import MEMBER_SCOPES, RULES, Permission, Scope
 from pokerarena.db import Database
@@ -27,6 +28,7 @@ from tests.api.arena import PASSWORD, Arena, new_agent, new_table, ok
 from tests.api.asgi import Client, Reply
 from tests.api.stored import play_random_hand, reveal_seed, store
 
+STANDING = "/v1/agents/{agent_id}/versions/{version_id}/standing"
 NEW_PASSWORD = "a new one for the winter"
 SANDBOX_REPORT = {
     "starts": 1,
@@ -130,6 +132,7 @@ class World:
             ("POST", "/v1/agents"): {"name": "New"},
             ("PATCH", "/v1/agents/{agent_id}"): {"name": "Renamed"},
             ("POST", "/v1/agents/{agent_id}/versions"): {"kind": "house", "house_name": "caller"},
+            ("POST", f"{STANDING}/suspend"): {"reason": "It takes without giving."},
             ("POST", "/v1/tables"): {"name": "New"},
             ("PATCH", "/v1/tables/{table_id}"): {"name": "Renamed"},
             ("PUT", "/v1/tables/{table_id}/seats/{seat_no}"): {
@@ -191,6 +194,17 @@ async def make_world(arena: Arena, rehearsal: Client) -> World:
             .where(RunSeat.run_id == parse_id(IdKind.RUN, ids["run_id"]), RunSeat.seat_no == 1)
             .values(sandbox=SANDBOX_REPORT)
         )
+    failing = await new_agent(alice, "Failing")
+    async with arena.database.unit_of_work() as session:
+        session.add(
+            VersionStanding(
+                version_id=parse_id(IdKind.VERSION, failing[1]),
+                suspended_at=func.now(),
+                cause="only_failed",
+                reason="It only failed.",
+            )
+        )
+    suspended = {"agent_id": failing[0], "version_id": failing[1]}
     stopped = await _run(alice, await _table(alice, bob))
     ok(await alice.post(f"/v1/runs/{stopped}/stop"))
     letter_id = new_id()
@@ -251,6 +265,8 @@ async def make_world(arena: Arena, rehearsal: Client) -> World:
         callers=callers,
         ids=ids,
         other_ids={
+            ("POST", f"{STANDING}/check"): suspended,
+            ("POST", f"{STANDING}/lift"): suspended,
             ("POST", "/v1/runs/{run_id}/resume"): {"run_id": stopped},
             ("GET", "/v1/runs/{run_id}/seed"): {"run_id": open_run},
             ("GET", "/v1/runs/{run_id}/seats/{seat_no}/sandbox"): {"seat_no": "1"},

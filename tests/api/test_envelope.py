@@ -169,12 +169,15 @@ async def test_a_body_that_never_ends_is_given_up(small: Arena) -> None:
         {"content-type": "multipart/form-data; boundary=x"},
         {"content-type": "application/jsonp"},
         {"content-encoding": "gzip"},
+        {"content-type": "application/json; charset=utf-16"},
+        {"content-type": 'application/json;charset="latin-1"'},
     ],
 )
 async def test_a_body_of_another_kind_is_refused(arena: Arena, headers: dict[str, str]) -> None:
     reply = await arena.anonymous.request("POST", "/v1/auth/login", raw=b"{}", headers=headers)
     assert reply.status == 415, reply
-    assert reply.code in ("unsupported_media_type", "unsupported_encoding")
+    assert reply.code.removeprefix("unsupported_") in ("media_type", "encoding", "charset")
+    assert reply.headers["connection"] == "close"
     reply = await arena.anonymous.request(
         "POST",
         "/v1/auth/login",

@@ -11,6 +11,8 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from pokerarena.api.access import Undeclared, declared_permissions, needs
+from pokerarena.api.app import create_app
+from pokerarena.api.bodies import StrictRoute
 from pokerarena.auth.models import Role
 from pokerarena.auth.permissions import (
     RULES,
@@ -25,7 +27,7 @@ from pokerarena.auth.permissions import (
 )
 from pokerarena.errors import Forbidden, Unauthenticated
 from pokerarena.ids import IdKind, id_text, new_id
-from tests.api.arena import Arena, ok
+from tests.api.arena import Arena, ok, settings_for
 
 KINDS = {
     "agent_id": IdKind.AGENT,
@@ -50,6 +52,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/agents"): {"name": "a"},
     ("PATCH", "/v1/agents/{agent_id}"): {"name": "a"},
     ("POST", "/v1/agents/{agent_id}/versions"): {"kind": "house", "house_name": "caller"},
+    ("POST", "/v1/agents/{agent_id}/versions/{version_id}/standing/suspend"): {"reason": "r"},
     ("POST", "/v1/tables"): {"name": "t"},
     ("PATCH", "/v1/tables/{table_id}"): {"name": "t"},
     ("PUT", "/v1/tables/{table_id}/seats/{seat_no}"): {
@@ -215,3 +218,14 @@ def test_the_guide_lists_every_route_with_what_it_needs(arena: Arena) -> None:
         for (method, path), permission in declared_permissions(arena.anonymous.app).items()
     }
     assert listed == served
+
+
+def test_every_body_is_read_strictly() -> None:
+    app = create_app(settings_for("postgresql+psycopg://nobody@/nowhere"))
+    with_bodies = 0
+    for route in iter_route_contexts(app.routes):
+        original = getattr(route, "original_route", route)
+        if getattr(original, "body_field", None) is not None:
+            with_bodies += 1
+            assert isinstance(original, StrictRoute), route.path
+    assert with_bodies > 10

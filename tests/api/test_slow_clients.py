@@ -10,7 +10,7 @@ import time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pokerarena.api.nesting import Nesting
+from pokerarena.api.json_shape import Excess, JsonShape
 from tests.api.arena import Arena
 from tests.api.served import Server
 
@@ -19,6 +19,18 @@ DOCUMENTS = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('"\\[]{}'), inner),
     max_leaves=20,
 )
+
+
+def values(document: object) -> int:
+    """As the shape counts: an empty list counts as if it held something."""
+    inner: list[object] = []
+    if isinstance(document, list):
+        inner = document
+    elif isinstance(document, dict):
+        inner = list(document.values())
+    else:
+        return 1
+    return 1 + max(1, sum(map(values, inner)))
 
 
 def depth(document: object) -> int:
@@ -31,16 +43,20 @@ def depth(document: object) -> int:
 
 @settings(deadline=None)
 @given(DOCUMENTS, st.lists(st.integers(0, 200), max_size=6))
-def test_depth_is_that_of_the_document_however_it_is_cut(document: object, cuts: list[int]) -> None:
+def test_depth_and_values_are_those_of_the_document_however_it_is_cut(
+    document: object, cuts: list[int]
+) -> None:
     body = json.dumps(document).encode()
-    whole = depth(document)
-    for limit in {whole, max(0, whole - 1)}:
-        nesting = Nesting()
-        edges = sorted({0, *(min(cut, len(body)) for cut in cuts), len(body)})
-        within = all(
-            nesting.feed(body[begin:end], limit) for begin, end in itertools.pairwise(edges)
-        )
-        assert within == (limit >= whole), body
+    edges = sorted({0, *(min(cut, len(body)) for cut in cuts), len(body)})
+    deep, many = depth(document), values(document)
+    for depth_max, values_max, excess in (
+        (deep, many, None),
+        (deep - 1, 10**6, Excess.DEPTH if deep else None),
+        (10**6, many - 1, Excess.VALUES if many > 1 else None),
+    ):
+        shape = JsonShape(depth_max, values_max)
+        found = [shape.feed(body[begin:end]) for begin, end in itertools.pairwise(edges)]
+        assert next(filter(None, found), None) is excess, body
 
 
 async def test_a_body_that_nests_too_deep_is_refused(arena: Arena) -> None:
@@ -49,6 +65,15 @@ async def test_a_body_that_nests_too_deep_is_refused(arena: Arena) -> None:
         headers = {"content-type": "application/json"}
         reply = await user.request("POST", "/v1/tables", raw=chunks, headers=headers)
         assert (reply.status, reply.code) == (422, "body_too_deep"), reply
+
+
+async def test_a_body_of_too_many_values_is_refused(arena: Arena) -> None:
+    user = await arena.user("many")
+    headers = {"content-type": "application/json"}
+    for raw in (b"[" + b"[]," * 5_000 + b"1]", b"{" + b'"a":1,' * 5_000 + b'"b":1}'):
+        reply = await user.request("POST", "/v1/tables", raw=raw, headers=headers)
+        assert (reply.status, reply.code) == (422, "body_too_many_values"), reply
+        assert reply.headers["connection"] == "close"
 
 
 async def test_a_url_that_is_too_long_is_refused(arena: Arena) -> None:

@@ -203,6 +203,8 @@ def test_every_relation_and_sequence_has_declared_privileges(
         (WORKER, "INSERT INTO api_tokens (id) SELECT id FROM runs"),
         (WORKER, "SELECT event FROM audit_records"),
         (WORKER, "SELECT audit_append('logout', NULL, NULL, NULL, NULL, '{}')"),
+        (WORKER, "SELECT audit_append_judgement('login.succeeded', 'a subject', '{}')"),
+        (API, "SELECT audit_append_judgement('version.suspended', 'a subject', '{}')"),
         (WORKER, "UPDATE hands SET epoch = 0"),
         (WORKER, "DELETE FROM hands"),
         (WORKER, "TRUNCATE hands CASCADE"),

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     ForeignKey,
     Index,
@@ -17,7 +18,8 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pokerarena.db import Base
@@ -136,3 +138,51 @@ class AgentVersion(Base):
     check_report: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     retired_at: Mapped[datetime | None]
+
+
+class SuspensionCause(StrEnum):
+    """Why a version is suspended."""
+
+    # It failed at every decision of its last runs; a check that it passes lifts this.
+    ONLY_FAILED = "only_failed"
+    # An operator said so, and only an operator lifts this.
+    OPERATOR = "operator"
+
+
+class VersionStanding(Base):
+    """What the runs of a version say of it; there is a row only where something was ever amiss.
+
+    `failing_runs` are those since its last good decision, newest last and bounded by
+    `agents.standing`; together they have `failing_decisions`, and the first of them ended at
+    `failing_since`.
+    """
+
+    __tablename__ = "version_standings"
+    __table_args__ = (
+        CheckConstraint("cause IN ('only_failed', 'operator')", name="cause"),
+        CheckConstraint("(suspended_at IS NULL) = (cause IS NULL)", name="suspended"),
+        CheckConstraint("(suspended_at IS NULL) = (reason IS NULL)", name="reason"),
+        CheckConstraint("check_status IN ('pending', 'passed', 'failed')", name="check_status"),
+        CheckConstraint("cardinality(failing_runs) <= 20", name="failing_runs"),
+        Index(
+            "ix_version_standings_unchecked",
+            "version_id",
+            postgresql_where=text("check_status = 'pending'"),
+        ),
+    )
+
+    version_id: Mapped[UUID] = mapped_column(ForeignKey("agent_versions.id"), primary_key=True)
+    failing_runs: Mapped[list[UUID]] = mapped_column(
+        ARRAY(PG_UUID()), default=list, server_default=text("'{}'")
+    )
+    failing_decisions: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+    failing_since: Mapped[datetime | None]
+    suspended_at: Mapped[datetime | None]
+    cause: Mapped[str | None] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(String(1000))
+    # Of the checks by which the owner tries to lift a suspension.
+    checks_used: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    check_status: Mapped[str | None] = mapped_column(String(16))
+    check_asked_at: Mapped[datetime | None]
+    check_report: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    lifted_at: Mapped[datetime | None]

@@ -32,6 +32,7 @@ from pokerarena.api.routes import (
     runs,
     second_factor,
     sessions,
+    standings,
     tables,
     tokens,
     uploads,
@@ -64,6 +65,7 @@ V1_ROUTERS = (
     # Before the agents: it takes from their route what is no JSON.
     uploads.router,
     agents.router,
+    standings.router,
     tables.router,
     live.router,
     runs.of_table,

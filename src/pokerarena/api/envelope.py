@@ -17,7 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import get_contextvars
 
 from pokerarena import metrics, tracing
-from pokerarena.api.nesting import Nesting
+from pokerarena.api.bodies import BodyRefused
+from pokerarena.api.json_shape import Excess, JsonShape
 from pokerarena.api.problems import MEDIA_TYPE, RETRY_AFTER_S, problem_bytes, route_template
 from pokerarena.ids import new_id
 from pokerarena.settings import Settings
@@ -26,6 +27,7 @@ from pokerarena.telemetry import bind_contextvars, clear_contextvars, get_logger
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 UPLOAD_TYPES = ("application/gzip", "application/zip", "application/octet-stream")
 _UPLOAD_PATH = re.compile(r"/v1/agents/[^/]+/versions")
+_CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -62,6 +64,7 @@ class Envelope:
         self._body_max = settings.api_max_body_bytes
         self._body_timeout_s = settings.api_body_timeout_s
         self._depth_max = settings.api_json_depth_max
+        self._values_max = settings.api_json_values_max
         self._url_max = settings.api_url_max_bytes
         self._send_timeout_s = settings.api_send_timeout_s
         self._requests_max = settings.api_requests_max + settings.stream_max_per_process
@@ -138,8 +141,8 @@ class Envelope:
         if refusal := _refusal(headers, body_max, upload=upload):
             await exchange.problem(*refusal)
             return
-        depth_max = None if upload else self._depth_max
-        body = _BoundedBody(receive, body_max, self._body_timeout_s, depth_max)
+        shape = None if upload else JsonShape(self._depth_max, self._values_max)
+        body = _BoundedBody(receive, body_max, self._body_timeout_s, shape)
         self._uploads += upload
         try:
             await self._app(scope, body.receive, exchange.send)
@@ -165,6 +168,9 @@ def _refusal(headers: Headers, body_max: int, *, upload: bool) -> tuple[int, str
             return 415, "unsupported_media_type", "Send the body as application/json."
         if headers.get("content-encoding", "identity") != "identity":
             return 415, "unsupported_encoding", "Send the body without Content-Encoding."
+        charset = _CHARSET.search(headers.get("content-type", ""))
+        if not upload and charset is not None and charset[1].lower() not in ("utf-8", "utf8"):
+            return 415, "unsupported_charset", "Send JSON in UTF-8, as RFC 8259 has it."
     return None
 
 
@@ -212,15 +218,14 @@ class _Exchange:
 class _BoundedBody:
     """Counts a body as it arrives, and ends one that is too large or too slow."""
 
-    __slots__ = ("_complete", "_deadline", "_depth_max", "_max", "_nesting", "_receive", "_size")
+    __slots__ = ("_complete", "_deadline", "_max", "_receive", "_shape", "_size")
 
     def __init__(
-        self, receive: Receive, body_max: int, timeout_s: float, depth_max: int | None
+        self, receive: Receive, body_max: int, timeout_s: float, shape: JsonShape | None
     ) -> None:
         self._receive = receive
-        # None for what is no JSON: there is no nesting in an archive.
-        self._depth_max = depth_max
-        self._nesting = Nesting()
+        # None for what is no JSON: an archive has no shape.
+        self._shape = shape
         self._max = body_max
         self._deadline = time.monotonic() + timeout_s
         self._size = 0
@@ -239,12 +244,27 @@ class _BoundedBody:
             self._size += len(message.get("body", b""))
             if self._size > self._max:
                 raise HTTPException(413, headers={"Connection": "close"})
-            if self._depth_max is not None and not self._nesting.feed(
-                message.get("body", b""), self._depth_max
-            ):
-                raise HTTPException(422, headers={"Connection": "close"})
+            if self._shape is not None:
+                self._refuse_shape(self._shape.feed(message.get("body", b"")))
             self._complete = not message.get("more_body", False)
         return message
+
+    @staticmethod
+    def _refuse_shape(excess: Excess | None) -> None:
+        if excess is Excess.DEPTH:
+            raise BodyRefused(
+                422,
+                "body_too_deep",
+                "The body nests deeper than this server takes.",
+                close=True,
+            )
+        if excess is Excess.VALUES:
+            raise BodyRefused(
+                422,
+                "body_too_many_values",
+                "The body holds more values than this server takes.",
+                close=True,
+            )
 
 
 def _count(method: str, route: str, exchange: _Exchange, began: float, ended: float) -> None:

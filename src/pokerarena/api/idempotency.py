@@ -19,13 +19,13 @@ from uuid import UUID
 
 import msgspec
 from fastapi import Request, Response
-from fastapi.routing import APIRoute
 from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from pokerarena.api.bodies import StrictRoute
 from pokerarena.api.context import Parts
 from pokerarena.api.models import IdempotencyRecord
 from pokerarena.auth.permissions import Principal
@@ -158,7 +158,7 @@ async def begin(
     )
 
 
-class IdempotentRoute(APIRoute):
+class IdempotentRoute(StrictRoute):
     """A route whose changes are made once for each key."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

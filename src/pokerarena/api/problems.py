@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from pokerarena.api.addresses import client_address
+from pokerarena.api.bodies import BodyRefused
 from pokerarena.api.context import Parts
 from pokerarena.auth import audit
 from pokerarena.errors import ArenaError, ConfigurationError, ErrorKind
@@ -50,7 +51,6 @@ _HTTP_CODES = {
     404: ("route_not_found", "There is nothing at this path; /openapi.json lists what there is."),
     405: ("method_not_allowed", "This path does not take this method; see the Allow header."),
     408: ("body_timeout", "The body did not arrive in time; send it at once."),
-    422: ("body_too_deep", "The body nests deeper than this server takes."),
     413: ("body_too_large", "The body is larger than this server takes."),
 }
 
@@ -179,6 +179,8 @@ def _field_error(error: Mapping[str, Any]) -> dict[str, str]:
 async def _http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
+    if isinstance(error, BodyRefused):
+        return problem(request, error.status_code, error.code, error.detail, headers=error.headers)
     fallback = ("http_error", HTTPStatus(error.status_code).phrase)
     code, detail = _HTTP_CODES.get(error.status_code, fallback)
     return problem(request, error.status_code, code, detail, headers=error.headers)

@@ -23,8 +23,8 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+from sqlalchemy import TextClause, select, text
 from sqlalchemy import event as orm_events
-from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 from structlog.contextvars import get_contextvars
@@ -73,6 +73,8 @@ class Event(StrEnum):
     PERMISSION_REFUSED = "permission.refused"
     TABLE_EXPOSURE_CHANGED = "table.exposure_changed"
     AGENT_EXPOSURE_CHANGED = "agent.exposure_changed"
+    VERSION_SUSPENDED = "version.suspended"
+    VERSION_REINSTATED = "version.reinstated"
     SEAT_TAKEN = "seat.taken"
     SEAT_LEFT = "seat.left"
     PRIVATE_RUN_READ = "private_run.read"
@@ -115,7 +117,9 @@ def record(
     if principal is not None:
         actor_id = principal.user_id
         credential_id = principal.token_id or principal.session_id
-    session.info.setdefault(PENDING, []).append(
+    _pend(
+        session,
+        _APPEND,
         {
             "event": event.value,
             "actor_id": actor_id,
@@ -123,8 +127,25 @@ def record(
             "subject": subject[:SUBJECT_MAX] if subject else None,
             "request_id": get_contextvars().get("request_id"),
             "details": canonical_details(details),
-        }
+        },
     )
+
+
+def record_judgement(
+    session: AsyncSession, event: Event, *, subject: str, **details: Detail
+) -> None:
+    """The same for what the arena decided by itself, which the worker's role may append: nobody
+    acted, and the database takes no events so but those of versions suspended and reinstated."""
+    values = {
+        "event": event.value,
+        "subject": subject[:SUBJECT_MAX],
+        "details": canonical_details(details),
+    }
+    _pend(session, _APPEND_JUDGEMENT, values)
+
+
+def _pend(session: AsyncSession, statement: TextClause, values: dict[str, Any]) -> None:
+    session.info.setdefault(PENDING, []).append((statement, values))
 
 
 def canonical_details(details: dict[str, Detail]) -> str:
@@ -141,16 +162,17 @@ _APPEND = text(
     "SELECT seq, hash FROM audit_append(:event, :actor_id, :credential_id, :subject, :request_id, "
     ":details)"
 )
+_APPEND_JUDGEMENT = text("SELECT seq, hash FROM audit_append_judgement(:event, :subject, :details)")
 
 
 @orm_events.listens_for(Session, "before_commit")
 def _append(session: Session) -> None:
     if session.in_nested_transaction():
         return
-    for pending in session.info.pop(PENDING, ()):
-        seq, link = session.execute(_APPEND, pending).one()
+    for statement, values in session.info.pop(PENDING, ()):
+        seq, link = session.execute(statement, values).one()
         # Logs leave this machine: each line is a witness of the chain that nobody here can change.
-        log.info("audit", event_name=pending["event"], seq=seq, hash=link.hex())
+        log.info("audit", event_name=values["event"], seq=seq, hash=link.hex())
 
 
 @orm_events.listens_for(Session, "after_transaction_end")

@@ -126,6 +126,8 @@ class Permission(Enum):
     AGENT_CREATE = "create an agent of one's own"
     AGENT_READ = "read an agent and its versions"
     AGENT_CHANGE = "change or archive one's own agent, add and retire its versions"
+    STANDING_READ = "read why a version of one's own agent is suspended"
+    VERSIONS_SUSPEND = "suspend any version, and lift any suspension"
     TABLES_LIST = "list public tables, or one's own"
     TABLE_CREATE = "create a table of one's own"
     TABLE_READ = "read a table, its seats, its state and its live stream"
@@ -156,6 +158,8 @@ RULES: dict[Permission, Rule] = {
     Permission.AGENT_CREATE: Rule(Who.USER, Scope.AGENTS_WRITE),
     Permission.AGENT_READ: Rule(Who.ANYONE, Scope.AGENTS_READ, Ownership.VISIBLE),
     Permission.AGENT_CHANGE: Rule(Who.USER, Scope.AGENTS_WRITE, Ownership.OWNER),
+    Permission.STANDING_READ: Rule(Who.USER, Scope.AGENTS_READ, Ownership.VISIBLE),
+    Permission.VERSIONS_SUSPEND: Rule(Who.OPERATOR, Scope.OPERATOR),
     Permission.TABLES_LIST: Rule(Who.ANYONE, Scope.TABLES_READ),
     Permission.TABLE_CREATE: Rule(Who.USER, Scope.TABLES_WRITE),
     Permission.TABLE_READ: Rule(Who.ANYONE, Scope.TABLES_READ, Ownership.VISIBLE),

@@ -60,6 +60,11 @@ RELATIONS: Final[dict[str, Declared]] = {
         why="immutable but for retirement and the check's verdict, which is the worker's: a hand is "
         "bound to the exact version",
     ),
+    "version_standings": Declared(
+        api=("SELECT", "INSERT", "UPDATE"),
+        worker=("SELECT", "INSERT", "UPDATE"),
+        why="the worker suspends what only fails; the API asks for checks, operators suspend and lift",
+    ),
     "agent_packages": Declared(
         api=("SELECT (digest)", "INSERT", "UPDATE (size)", "DELETE"),
         worker=READ,
@@ -133,6 +138,7 @@ SEQUENCES: Final[dict[str, Declared]] = {
 # By name; every overload of it. Whatever is not named here nobody but the owner may call.
 FUNCTIONS: Final[dict[str, frozenset[DatabaseRole]]] = {
     "audit_append": frozenset({DatabaseRole.API}),
+    "audit_append_judgement": frozenset({DatabaseRole.WORKER}),
     "procrastinate_defer_jobs_v1": frozenset(DatabaseRole),
     "procrastinate_fetch_job_v2": frozenset({DatabaseRole.WORKER}),
     "procrastinate_finish_job_v1": frozenset({DatabaseRole.WORKER}),

@@ -7,12 +7,13 @@ opened here, at the last moment, and kept nowhere else.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from pokerarena.agents.conformance import Finding, Summary, check_agent
 from pokerarena.agents.dial import Dialer, DialLimits
 from pokerarena.agents.house import HousePlayer, UnknownHouseAgent
 from pokerarena.agents.http import HttpLimits, HttpPlayer
@@ -103,6 +104,19 @@ class SeatBuilder:
                 max_answer_bytes=self._settings.callback_max_response_bytes,
                 max_in_flight=version.max_in_flight,
             ),
+        )
+
+    async def examination(
+        self, version: AgentVersion, time_limit_ms: int
+    ) -> AsyncGenerator[Finding | Summary, None]:
+        """A check of an ``http`` version, over the connections that its runs would use."""
+        assert version.callback_url is not None, "the schema says so"
+        return check_agent(
+            version.callback_url,
+            self._dialer,
+            secret=await open_signing_secret(version, self._sealer),
+            time_limit_ms=time_limit_ms,
+            max_batch=version.max_batch,
         )
 
     async def close(self) -> None:

@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from pokerarena.agents import standing
 from pokerarena.agents.models import Agent, AgentVersion
 from pokerarena.auth.models import User
 from pokerarena.engine.deal import SEED_BYTES
@@ -52,8 +53,8 @@ async def create_run(
 ) -> Run:
     """Order a run at a table, with the rules and the lineup of this moment, and enqueue its job.
 
-    Raises `Conflict` (``run_active``), `Invalid` (``too_few_seats``, ``hands_out_of_range``,
-    ``hands_not_multiple``), `QuotaExceeded` (``too_many_active_runs``)
+    Raises `Conflict` (``run_active``, ``version_suspended``), `Invalid` (``too_few_seats``,
+    ``hands_out_of_range``, ``hands_not_multiple``), `QuotaExceeded` (``too_many_active_runs``)
     and `Unavailable` (``too_many_runs_in_progress``).
     """
     # Both locks last until the caller commits: no second run at the table, no quota outrun. The
@@ -69,6 +70,9 @@ async def create_run(
         raise Conflict(
             "run_active", "This table has a run in progress; stop it, or wait for its end."
         )
+    await standing.refuse_suspended(
+        session, [(seat.seat_no, version.id) for seat, _, version in lineup]
+    )
     active = await _check_quota(session, created_by, settings)
     rules = RunRules.of_table(table)
     seed = os.urandom(SEED_BYTES)
@@ -145,7 +149,11 @@ async def request_stop(session: AsyncSession, run_id: UUID) -> Run:
 async def resume_run(session: AsyncSession, run_id: UUID) -> Run:
     """Queue a stopped or failed run again; it goes on at the next hand.
 
-    Raises `NotFound`, and `Conflict` (``run_not_resumable``, ``run_active``).
+    Its lineup is that of the order: a run with an agent or a version that was put away since then,
+    or suspended, is not resumed.
+
+    Raises `NotFound`, and `Conflict` (``run_not_resumable``, ``run_active``, ``agent_archived``,
+    ``version_retired``, ``version_suspended``).
     """
     run = await _locked(session, run_id)
     if run.status not in (RunStatus.STOPPED.value, RunStatus.FAILED.value):
@@ -158,6 +166,7 @@ async def resume_run(session: AsyncSession, run_id: UUID) -> Run:
         raise Conflict(
             "run_active", "This table has another run in progress; stop it, or wait for its end."
         )
+    await _refuse_put_away(session, run_id)
     run.status = RunStatus.QUEUED.value
     run.failure_code = None
     run.failure_detail = None
@@ -206,6 +215,35 @@ async def _locked(session: AsyncSession, run_id: UUID) -> Run:
     if run is None:
         raise NotFound("run")
     return run
+
+
+async def _refuse_put_away(session: AsyncSession, run_id: UUID) -> None:
+    """Raise `Conflict` where a seat of the lineup may play no more."""
+    rows = await session.execute(
+        select(RunSeat, Agent.archived_at, AgentVersion.retired_at)
+        .join(Agent, Agent.id == RunSeat.agent_id)
+        .join(AgentVersion, AgentVersion.id == RunSeat.version_id)
+        .where(RunSeat.run_id == run_id)
+        .order_by(RunSeat.seat_no)
+    )
+    lineup = []
+    for seat, archived_at, retired_at in rows:
+        lineup.append((seat.seat_no, seat.version_id))
+        if archived_at is not None:
+            raise Conflict(
+                "agent_archived",
+                f"The agent in seat {seat.seat_no} was archived since this run was ordered; "
+                "order a new run with another.",
+                seat_no=seat.seat_no,
+            )
+        if retired_at is not None:
+            raise Conflict(
+                "version_retired",
+                f"The version in seat {seat.seat_no} was retired since this run was ordered; "
+                "order a new run with another.",
+                seat_no=seat.seat_no,
+            )
+    await standing.refuse_suspended(session, lineup)
 
 
 async def _lineup_of(

@@ -1,4 +1,4 @@
-"""The check match of a hosted version, before it may take a seat.
+"""Check matches: of a hosted version before it may take a seat, and of a suspended one.
 
 Owns what is kept of it: the findings, what the sandbox used, and the end of the agent's stderr, all
 bounded. A fault of ours decides nothing about an agent: it leaves as an error, and the job is tried
@@ -7,22 +7,26 @@ again.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from pokerarena.agents import standing
 from pokerarena.agents.conformance import Finding, Severity, Summary
-from pokerarena.agents.models import AgentVersion, CheckStatus
+from pokerarena.agents.models import AgentVersion, CheckStatus, VersionKind, VersionStanding
 from pokerarena.agents.packages import settle_check
 from pokerarena.agents.player import FallbackReason
 from pokerarena.db import Database
 from pokerarena.errors import Unavailable
 from pokerarena.ids import IdKind, id_text
-from pokerarena.jobs import CHECK_VERSION_TASK, enqueue_check
+from pokerarena.jobs import CHECK_VERSION_TASK
 from pokerarena.runs.hosted import lodge, usage_report
+from pokerarena.runs.players import SeatBuilder
 from pokerarena.sandbox.checking import check_hosted
 from pokerarena.sandbox.host_client import HostPool
 from pokerarena.telemetry import get_logger
@@ -30,6 +34,8 @@ from pokerarena.telemetry import get_logger
 log = get_logger("worker.checks")
 
 TIME_LIMIT_MS: Final = 5_000
+# What tables grant unless they say otherwise: whoever needs longer has failed for a reason.
+HTTP_TIME_LIMIT_MS: Final = 2_000
 FINDINGS_KEPT: Final = 20
 SENTENCE_MAX_CHARS: Final = 500
 LOST_PER_ROUND: Final = 100
@@ -38,8 +44,10 @@ LOST_PER_ROUND: Final = 100
 _LOST: Final = text(
     """
     SELECT v.id FROM agent_versions v
-    WHERE v.check_status = 'pending' AND v.retired_at IS NULL
-      AND v.created_at < now() - interval '60 seconds'
+    LEFT JOIN version_standings s ON s.version_id = v.id AND s.check_status = 'pending'
+    WHERE v.retired_at IS NULL
+      AND (v.check_status = 'pending' AND v.created_at < now() - interval '60 seconds'
+           OR s.check_asked_at < now() - interval '60 seconds')
       AND NOT EXISTS (
           SELECT 1 FROM procrastinate_jobs j
           LEFT JOIN procrastinate_workers w ON w.id = j.worker_id
@@ -54,17 +62,64 @@ _LOST: Final = text(
 )
 
 
-async def check_version(database: Database, hosts: HostPool, version_id: UUID) -> None:
-    """Play the check match of a pending version, and store what came of it."""
+class Examiners(NamedTuple):
+    """What checks are made with: agent-hosts, where there are any, and connections."""
+
+    hosts: HostPool | None
+    builder: SeatBuilder
+
+
+async def check_version(
+    database: Database, examiners: Examiners, version_id: UUID, *, limit_s: float
+) -> None:
+    """Play the check match of a version that waits for one, and store what came of it."""
     async with database.session() as session:
         version = await session.get(AgentVersion, version_id)
-    if version is None or version.check_status != CheckStatus.PENDING.value:
+        standing_ = await session.get(VersionStanding, version_id)
+    if version is None:
         return
-    player = lodge(hosts, version)
+    if version.check_status == CheckStatus.PENDING.value:
+        report, passed = await _examine(examiners, version)
+        status = CheckStatus.PASSED if passed else CheckStatus.FAILED
+        async with database.unit_of_work() as session:
+            stored = await settle_check(session, version_id, status, report)
+    elif standing_ is not None and standing_.check_status == CheckStatus.PENDING.value:
+        try:
+            async with asyncio.timeout(limit_s):
+                report, passed = await _examine(examiners, version)
+        except TimeoutError:
+            report, passed = _overtime(limit_s), False
+        async with database.unit_of_work() as session:
+            stored = await standing.settle_check(session, version_id, passed=passed, report=report)
+    else:
+        return
+    log.info(
+        "version_checked",
+        version_id=id_text(IdKind.VERSION, version_id),
+        status=(CheckStatus.PASSED if passed else CheckStatus.FAILED).value,
+        errors=report["errors"],
+        stored=stored,
+    )
+
+
+async def _examine(examiners: Examiners, version: AgentVersion) -> tuple[dict[str, Any], bool]:
+    """Play with the version; the report, and whether it passed. Raises for faults of ours."""
+    if version.kind == VersionKind.HTTP.value:
+        return await _verdict(await examiners.builder.examination(version, HTTP_TIME_LIMIT_MS))
+    if examiners.hosts is None:
+        raise Unavailable("no_agent_host", "This worker knows no agent-host.")
+    player = lodge(examiners.hosts, version)
+    report, passed = await _verdict(check_hosted(player, time_limit_ms=TIME_LIMIT_MS))
+    return report | usage_report(player), passed
+
+
+async def _verdict(
+    check: AsyncGenerator[Finding | Summary, None],
+) -> tuple[dict[str, Any], bool]:
     findings: list[dict[str, Any]] = []
     summary = None
     # Closed at once whatever happens: the sandbox must not wait for a garbage collector.
-    async with aclosing(check_hosted(player, time_limit_ms=TIME_LIMIT_MS)) as items:
+    async with aclosing(check) as items:
         async for item in items:
             if isinstance(item, Summary):
                 summary = item
@@ -86,18 +141,26 @@ async def check_version(database: Database, hosts: HostPool, version_id: UUID) -
         "hands": summary.hands,
         "median_ms": round(summary.median_ms, 2),
         "slowest_ms": round(summary.slowest_ms, 2),
-        **usage_report(player),
     }
-    status = CheckStatus.PASSED if summary.passed else CheckStatus.FAILED
-    async with database.unit_of_work() as session:
-        stored = await settle_check(session, version_id, status, report)
-    log.info(
-        "version_checked",
-        version_id=id_text(IdKind.VERSION, version_id),
-        status=status.value,
-        errors=summary.errors,
-        stored=stored,
+    return report, summary.passed
+
+
+def _overtime(limit_s: float) -> dict[str, Any]:
+    finding = Finding(
+        Severity.ERROR,
+        FallbackReason.TIMEOUT.value,
+        "the whole check",
+        f"The check did not come to its end within {limit_s:g} s.",
     )
+    return {
+        "findings": [_finding(finding)],
+        "errors": 1,
+        "warnings": 0,
+        "decisions": 0,
+        "hands": 0,
+        "median_ms": 0.0,
+        "slowest_ms": 0.0,
+    }
 
 
 async def requeue_lost_checks(session: AsyncSession) -> int:
@@ -105,7 +168,8 @@ async def requeue_lost_checks(session: AsyncSession) -> int:
     lost = await session.scalars(_LOST, {"task": CHECK_VERSION_TASK, "limit": LOST_PER_ROUND})
     version_ids = lost.all()
     for version_id in version_ids:
-        await enqueue_check(session, version_id)
+        version = await session.get_one(AgentVersion, version_id)
+        await standing.enqueue_check_of(session, version)
         log.warning("check_recovered", version_id=id_text(IdKind.VERSION, version_id))
     return len(version_ids)
 

@@ -18,10 +18,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pokerarena import metrics
 from pokerarena.db import Database
-from pokerarena.errors import ArenaError, Unavailable
+from pokerarena.errors import ArenaError
 from pokerarena.ids import IdKind, id_text
 from pokerarena.runs import claim as claims
 from pokerarena.runs.claim import Claim, Settlement
+from pokerarena.runs.conduct import note_conduct
 from pokerarena.runs.formats import Position, RunRules
 from pokerarena.runs.hosted import HostedSeat, host_pool, keep_reports
 from pokerarena.runs.models import RunStatus
@@ -42,7 +43,7 @@ from pokerarena.sealing import open_sealer
 from pokerarena.settings import Settings
 from pokerarena.telemetry import bound_contextvars, get_logger
 from pokerarena.tracing import span, trace_id_of
-from pokerarena.worker.checks import check_version
+from pokerarena.worker.checks import Examiners, check_version
 from pokerarena.worker.committer import GroupCommitter, Refused
 from pokerarena.worker.runlog import FenceLost, RunLog, RunOver, StoreLost
 from pokerarena.worker.upkeep import SERVICE_RETRIES, Playing, Upkeep
@@ -108,10 +109,13 @@ class Stage:
                 playing.cut.set_result(None)
 
     async def check(self, version_id: UUID) -> None:
-        """Check a hosted version; raises when that comes to no verdict."""
-        if self._hosts is None:
-            raise Unavailable("no_agent_host", "This worker knows no agent-host.")
-        await check_version(self._database, self._hosts, version_id)
+        """Check a version that waits for it; raises when that comes to no verdict."""
+        await check_version(
+            self._database,
+            Examiners(self._hosts, self._builder),
+            version_id,
+            limit_s=self._settings.suspension_check_s,
+        )
 
     # -- one run ------------------------------------------------------------------------------
 
@@ -340,7 +344,12 @@ class Stage:
         self, run_id: UUID, epoch: int, settlement: Settlement, status: RunStatus, seed: bytes
     ) -> bool:
         async with self._database.unit_of_work() as session:
-            return await claims.finish(session, run_id, epoch, settlement, status=status, seed=seed)
+            if not await claims.finish(
+                session, run_id, epoch, settlement, status=status, seed=seed
+            ):
+                return False
+            await note_conduct(session, run_id, self._settings)
+            return True
 
     async def _mark_failed(
         self, run_id: UUID, epoch: int, settlement: Settlement, fault: RunFault
