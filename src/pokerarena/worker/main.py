@@ -19,13 +19,14 @@ import psycopg
 from procrastinate.exceptions import ProcrastinateException
 from psycopg_pool import PoolTimeout
 from sqlalchemy import text
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from pokerarena.db import Database
 from pokerarena.errors import ArenaError, Unavailable
 from pokerarena.ids import IdKind, id_text
 from pokerarena.jobs import CHECKS_QUEUE, RUNS_QUEUE
 from pokerarena.metrics import Aggregate
+from pokerarena.outage import outage
 from pokerarena.retrying import RetryPolicy
 from pokerarena.runs.claim import expire_leases
 from pokerarena.sealing import open_sealer
@@ -131,8 +132,11 @@ class Worker:
                     await session.execute(text("SELECT 1 FROM runs LIMIT 0"))
                 return
             except SQLAlchemyError as error:
-                away = isinstance(error, OperationalError | InterfaceError)
-                if not away or time.monotonic() >= give_up_s or self._stopping.is_set():
+                if (
+                    outage(error) is None
+                    or time.monotonic() >= give_up_s
+                    or self._stopping.is_set()
+                ):
                     self._refuse_database(error)
                 failures += 1
                 log.warning("database_awaited", why=type(error).__name__)

@@ -16,6 +16,7 @@ from uuid import UUID
 from procrastinate import App, BaseRetryStrategy, PsycopgConnector, RetryDecision
 from procrastinate.jobs import Job
 
+from pokerarena.db import connect_args
 from pokerarena.jobs import CHECK_VERSION_TASK, CHECKS_QUEUE, PLAY_RUN_TASK, RUNS_QUEUE
 from pokerarena.retrying import RetryPolicy
 from pokerarena.settings import Settings
@@ -70,7 +71,10 @@ def queue_app(
     app = App(
         connector=PsycopgConnector(
             conninfo=libpq_url(settings),
-            kwargs={"application_name": "pokerarena queue", "connect_timeout": 5},
+            kwargs={
+                "application_name": "pokerarena queue",
+                **connect_args(settings, bounded=False),
+            },
             min_size=1,
             max_size=QUEUE_CONNECTIONS_MAX,
         )
