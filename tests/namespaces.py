@@ -31,7 +31,7 @@ HUB_ADDRESS: Final = f"{SUBNET}.1"
 _CLONE_NEWNET: Final = 0x4000_0000
 _PROGRAMS: Final = {"unshare": "util-linux", "nsenter": "util-linux", "ip": "iproute2"}
 # The password of one test's own database, reachable from its own namespaces only.
-PASSWORD: Final = "cut-and-mended"  # noqa: S105 # pragma: allowlist secret
+PASSWORD: Final = "cut-and-mended"  # pragma: allowlist secret
 
 
 N = TypeVar("N", bound="Namespace")
@@ -72,7 +72,7 @@ class Namespace:
     def entered(self) -> Iterator[None]:
         """This thread is in the namespace, and so is what it starts meanwhile."""
         libc = ctypes.CDLL(None, use_errno=True)
-        with open("/proc/thread-self/ns/net") as home, open(self.path) as here:
+        with Path("/proc/thread-self/ns/net").open() as home, Path(self.path).open() as here:
             assert libc.setns(here.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
             try:
                 yield

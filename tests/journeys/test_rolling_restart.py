@@ -72,8 +72,8 @@ async def test_a_rolling_restart_under_load_fails_no_request_and_voids_no_hand(
                 await arena.until(run_id, lambda run: run.hands_done >= 1)
             for thread in (watcher, *clients):
                 thread.start()
-            for _ in range(ROUNDS):
-                await asyncio.to_thread(balanced.restart_one_by_one)
+
+            async def restart_workers() -> None:
                 for at, process in enumerate(workers):
                     children = process.children()
                     process.signal(signal.SIGTERM)
@@ -84,6 +84,11 @@ async def test_a_rolling_restart_under_load_fails_no_request_and_voids_no_hand(
                     for run_id in runs:
                         before = (await arena.look(run_id)).hands_done
                         await arena.until(run_id, lambda run, n=before: run.hands_done > n)
+
+            for _ in range(ROUNDS):
+                await asyncio.gather(
+                    asyncio.to_thread(balanced.restart_one_by_one), restart_workers()
+                )
             for thread in (watcher, *clients):
                 await asyncio.to_thread(thread.stop)
             for run_id in runs:

@@ -27,6 +27,8 @@ CHECK_RETRIES: Final = RetryPolicy(base_s=0.5, cap_s=60.0)
 FULL_PAUSE_S: Final = (0.5, 3.0)
 # The listener holds one connection; fetching, finishing and the heartbeat share the rest.
 QUEUE_CONNECTIONS_MAX: Final = 4
+# Then the queue begins anew: the pool's own tries come ever more seldom while the network is away.
+QUEUE_CONNECTION_WAIT_S: Final = 10.0
 
 
 class WorkerFull(Exception):
@@ -77,6 +79,7 @@ def queue_app(
             },
             min_size=1,
             max_size=QUEUE_CONNECTIONS_MAX,
+            timeout=QUEUE_CONNECTION_WAIT_S,
         )
     )
 
