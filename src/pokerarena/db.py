@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import DeclarativeBase
 
 from pokerarena.metrics import watch_pool
+from pokerarena.outage import READ_ONLY
 from pokerarena.settings import Settings
 from pokerarena.telemetry import get_logger
 
@@ -64,6 +65,48 @@ def _log_slow_statements(engine: AsyncEngine, slow_ms: int) -> None:
             )
 
 
+def connect_args(settings: Settings, *, bounded: bool = True) -> dict[str, Any]:
+    """What a connection is opened with; one that only waits is not `bounded` in its statements.
+
+    Both ends notice when the other one is gone. Without that, a statement sent into a dead network
+    waits for a quarter of an hour, one that only listens for ever, and the server keeps the locks
+    of a client that it will not hear of again. Over a socket file none of it applies.
+    """
+    silence_s = settings.database_silence_s
+    probes = {
+        "keepalives_idle": max(1, silence_s // 2),
+        "keepalives_interval": max(1, silence_s // 8),
+        "keepalives_count": 4,
+    }
+    session = {f"tcp_{name}": value for name, value in probes.items()}
+    session["tcp_user_timeout"] = silence_s * 1000
+    if bounded:
+        session["statement_timeout"] = settings.database_statement_timeout_ms
+        session["idle_in_transaction_session_timeout"] = 60_000
+    return {
+        "connect_timeout": 5,
+        "keepalives": 1,
+        **probes,
+        "tcp_user_timeout": silence_s * 1000,
+        "options": " ".join(
+            ["-c timezone=UTC", *(f"-c {name}={value}" for name, value in session.items())]
+        ),
+    }
+
+
+def _leave_read_only_servers(engine: AsyncEngine) -> None:
+    """Close the pool's connections to a server that takes no writes any more.
+
+    After a failover the address leads to another server; a pool that kept its connections would
+    go on asking the old one.
+    """
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def _refused(context: Any) -> None:
+        if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+            context.is_disconnect = True
+
+
 class Database:
     """One engine with its session factory; one per process."""
 
@@ -78,12 +121,11 @@ class Database:
             hide_parameters=True,
             connect_args={
                 "application_name": application_name,
-                "connect_timeout": 5,
-                "options": f"-c statement_timeout={settings.database_statement_timeout_ms}"
-                " -c idle_in_transaction_session_timeout=60000 -c timezone=UTC",
+                **connect_args(settings),
             },
         )
         watch_pool(self.engine.sync_engine.pool)
+        _leave_read_only_servers(self.engine)
         _log_slow_statements(self.engine, settings.database_slow_statement_ms)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
 

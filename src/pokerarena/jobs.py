@@ -9,6 +9,8 @@ from __future__ import annotations
 from uuid import UUID
 
 from procrastinate import App, PsycopgConnector
+from procrastinate.exceptions import ConnectorException
+from procrastinate.jobs import JobDeferrer
 from sqlalchemy.ext.asyncio import AsyncSession
 
 PLAY_RUN_TASK = "runs.play"
@@ -34,7 +36,7 @@ async def enqueue_run(
         connection=raw.driver_connection,
         schedule_in={"seconds": delay_s} if delay_s > 0 else None,
     )
-    return await deferrer.defer_async(run_id=str(run_id))
+    return await _defer(deferrer, run_id=str(run_id))
 
 
 async def enqueue_check(
@@ -48,4 +50,12 @@ async def enqueue_check(
         queue=queue,
         connection=raw.driver_connection,
     )
-    return await deferrer.defer_async(version_id=str(version_id))
+    return await _defer(deferrer, version_id=str(version_id))
+
+
+async def _defer(deferrer: JobDeferrer, **arguments: str) -> int:
+    """Enqueue; what the database refuses is raised as its own error, not as one of the queue's."""
+    try:
+        return await deferrer.defer_async(**arguments)
+    except ConnectorException as error:
+        raise (error.__cause__ or error) from None

@@ -65,6 +65,12 @@ class Settings(SecretSettings, IdentitySettings, OperationsSettings):
         default=500, ge=0, description="statements that take so long are logged, without values"
     )
 
+    database_silence_s: int = Field(
+        default=20,
+        ge=2,
+        le=600,
+        description="a TCP connection whose other end says nothing for so long is given up",
+    )
     database_start_wait_s: float = Field(
         default=30.0,
         ge=0,
@@ -118,6 +124,13 @@ class Settings(SecretSettings, IdentitySettings, OperationsSettings):
     )
     api_requests_max: int = Field(
         default=1000, ge=1, le=100_000, description="requests in progress in one process"
+    )
+    api_drain_s: float = Field(
+        default=1.0,
+        ge=0,
+        le=300,
+        description="how long a process that was asked to stop still serves, saying at `/readyz` "
+        "that it leaves; at least as long as a load balancer takes to notice",
     )
     api_page_max: int = Field(default=200, ge=1, le=1000, description="the largest page of a list")
     api_page_default: int = Field(

@@ -36,6 +36,7 @@ class Server:
                 "POKERARENA_REGISTRATION": "open",
                 "POKERARENA_ARGON2_MEMORY_KIB": "8192",
                 "POKERARENA_LOG_FORMAT": "json",
+                "POKERARENA_API_DRAIN_S": "0",
                 **{f"POKERARENA_{name.upper()}": "0" for name in NO_RATE_LIMITS},
                 **environment,
             },

@@ -193,6 +193,21 @@ async def test_a_fence_lost_in_a_group_commit_ends_that_log_alone(database_url: 
         assert counts == [(second.run.id, 20)]
 
 
+async def test_a_log_that_ends_while_its_batch_is_under_way_leaves_the_others_their_commits(
+    database_url: str,
+) -> None:
+    """The renewal may find out first; what the run records meanwhile must not be taken any more."""
+    async with open_arena(database_url) as arena:
+        played = await units(6)
+        claim = await claimed(arena)
+        log = run_log(GroupCommitter(arena.settings, name="a test"), claim)
+        await log.reserve(1)
+        await log.record(played[0])
+        assert log.take() is not None
+        log.end(FenceLost())
+        assert log.take() is None
+
+
 async def test_what_the_database_refuses_fails_its_run_and_no_other(database_url: str) -> None:
     async with open_arena(database_url) as arena, committing(arena) as committer:
         played, others = await units(10), await units(10)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sqlalchemy import text
 
+from pokerarena.runs import claim as claims
 from pokerarena.runs import service
 from pokerarena.runs.models import RunSeed
 from pokerarena.worker.reaper import reap
@@ -22,7 +23,6 @@ async def test_a_run_that_kills_its_process_fails_in_the_end_and_blocks_nobody(
 ) -> None:
     async with open_arena(
         database_url,
-        # Enough for the healthy run to complete a hand between two deaths of the process it shares.
         run_recoveries_max=4,
         run_lease_s=1.0,
         run_lease_renew_s=0.3,
@@ -44,6 +44,12 @@ async def test_a_run_that_kills_its_process_fails_in_the_end_and_blocks_nobody(
             assert failed.hands_done == 0
             assert (await arena.until_ended(healthy)).status == "completed"
             assert len(process.events("player_process_died")) == 5
+            # From the second time on each is played alone: the healthy one is not taken along.
+            assert {event["recoveries"] for event in process.events("run_played_alone")} >= {
+                2,
+                3,
+                4,
+            }
         await assert_sound(arena, healthy)
         assert not await arena.rows(
             "SELECT 1 FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"
@@ -201,3 +207,30 @@ async def _set_job(arena: Arena, job_id: int | None, status: str) -> None:
 async def _age_events(arena: Arena) -> None:
     async with arena.database.unit_of_work() as session:
         await session.execute(text("UPDATE procrastinate_events SET at = at - interval '1 hour'"))
+
+
+async def test_what_a_wrong_clock_has_dated_is_mended(database_url: str) -> None:
+    """A lease into next week would keep a dead worker's run, a job of tomorrow nobody would fetch."""
+    async with open_arena(database_url, run_lease_s=3.0) as arena:
+        held, queued = [await arena.order(["random", "tight"], 10) for _ in range(2)]
+        async with arena.database.unit_of_work() as session:
+            claim = await claims.claim(
+                session, held, claimed_by="the dead", lease_s=7 * 86_400, max_hands_ahead=8
+            )
+            assert claim is not None
+            await session.execute(
+                text("UPDATE procrastinate_jobs SET scheduled_at = now() + interval '1 day'")
+            )
+        assert await _reap(arena) == (0, 0)
+        lease_s = await arena.value(
+            "SELECT extract(epoch FROM lease_expires_at - clock_timestamp())::float8"
+            " FROM runs WHERE id = :id",
+            id=held,
+        )
+        late = await arena.value(
+            "SELECT scheduled_at > clock_timestamp() FROM procrastinate_jobs j"
+            " JOIN runs r ON r.job_id = j.id WHERE r.id = :id",
+            id=queued,
+        )
+        assert lease_s <= 3.0
+        assert not late

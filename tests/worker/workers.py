@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class WorkerProcess:
         log_path: Path,
         processes: int = 1,
         player: str = PLAYER,
+        prefix: Sequence[str] = (),
         **environment: str,
     ) -> None:
         self.log_path = log_path
@@ -54,7 +55,10 @@ class WorkerProcess:
         }
         with log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", WORKER, str(processes), sys.executable, "-m", player],
+                [
+                    *(*prefix, sys.executable, "-c", WORKER, str(processes)),
+                    *(sys.executable, "-m", player),
+                ],
                 env=inherited | whole,
                 stdin=subprocess.DEVNULL,
                 stderr=log,
@@ -120,11 +124,12 @@ def worker(
     processes: int = 1,
     *,
     player: str = PLAYER,
+    prefix: Sequence[str] = (),
     **environment: str,
 ) -> Iterator[WorkerProcess]:
-    """A worker until the block ends, however it ends."""
+    """A worker until the block ends, however it ends; `prefix` stands before its command line."""
     path = directory / f"worker-{time.monotonic_ns()}.log"
-    process = WorkerProcess(settings, path, processes, player, **environment)
+    process = WorkerProcess(settings, path, processes, player, prefix, **environment)
     try:
         yield process
     finally:

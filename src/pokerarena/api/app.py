@@ -94,6 +94,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
         callers=Callers(settings, token_mac, signing_keys),
         refusals=Refusals(database, settings.audit_refusals_per_minute),
         rate_limits=RateLimits(settings),
+        leaving=asyncio.Event(),
     )
 
     @asynccontextmanager
@@ -135,7 +136,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
         v1.include_router(router)
     app.include_router(program.router)
     app.include_router(v1)
-    app.add_middleware(Envelope, settings=settings)
+    app.add_middleware(Envelope, settings=settings, leaving=parts.leaving)
     declared = declared_permissions(app)
     app.openapi = lambda: _openapi(app, declared)  # type: ignore[method-assign]
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, cast
@@ -38,6 +39,8 @@ class Parts:
     callers: Callers
     refusals: Refusals
     rate_limits: RateLimits
+    # Set once the process was asked to stop: it serves on for a moment, and says that it leaves.
+    leaving: asyncio.Event
 
     def door(self) -> Door:
         """What a login is judged with."""

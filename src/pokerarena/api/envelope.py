@@ -59,8 +59,9 @@ def _media_type(headers: Headers) -> str:
 class Envelope:
     """Wraps the application; one per process, since it counts requests in progress."""
 
-    def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, *, settings: Settings, leaving: asyncio.Event) -> None:
         self._app = app
+        self._leaving = leaving
         self._body_max = settings.api_max_body_bytes
         self._body_timeout_s = settings.api_body_timeout_s
         self._depth_max = settings.api_json_depth_max
@@ -81,7 +82,7 @@ class Envelope:
         given = headers.get("x-request-id", "")
         request_id = given if _SANE_REQUEST_ID.fullmatch(given) else new_id().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        exchange = _Exchange(scope, request_id, send, self._send_timeout_s)
+        exchange = _Exchange(scope, request_id, send, self._send_timeout_s, self._leaving)
         started = time.perf_counter()
         self._in_progress += 1
         metrics.API_IN_PROGRESS.number().add()
@@ -180,6 +181,7 @@ class _Exchange:
     request_id: str
     _send: Send
     _send_timeout_s: float
+    _leaving: asyncio.Event
     status: int = 0
     started: bool = False
     started_at: float = 0.0
@@ -191,6 +193,9 @@ class _Exchange:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.request_id
+            if self._leaving.is_set():
+                # So that nobody sends the next request into a connection that is about to close.
+                headers["Connection"] = "close"
             for name, value in _SECURITY_HEADERS.items():
                 headers.setdefault(name, value)
             if (standing := self.scope["state"].get("rate_limit")) is not None:

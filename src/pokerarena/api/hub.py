@@ -111,7 +111,9 @@ class LiveHub:
     @contextmanager
     def subscribe(self, table_id: UUID) -> Iterator[Subscription]:
         """Hold on to a table's news. Raises `Unavailable` when the process has enough streams."""
-        if self.closing.is_set() or self._streams >= self._streams_max:
+        if self.closing.is_set():
+            raise Unavailable("shutting_down", "This process ends in a moment; ask another one.")
+        if self._streams >= self._streams_max:
             raise Unavailable(
                 "too_many_streams", "This server has as many live streams as it can; try again."
             )

@@ -11,9 +11,10 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
+import psycopg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -24,6 +25,7 @@ from pokerarena.api.bodies import BodyRefused
 from pokerarena.api.context import Parts
 from pokerarena.auth import audit
 from pokerarena.errors import ArenaError, ConfigurationError, ErrorKind
+from pokerarena.outage import Outage, outage
 from pokerarena.telemetry import get_logger
 
 MEDIA_TYPE = "application/problem+json"
@@ -43,8 +45,19 @@ STATUS_OF_KIND = {
     ErrorKind.UNAVAILABLE: 503,
 }
 
-# Deadlock, serialization, lock and statement timeouts: the database lives, and was too busy.
-_CONTENTION = ("40001", "40P01", "55P03", "57014")
+_OUTAGES = {
+    Outage.AWAY: ("database_unavailable", "The database does not answer now; nothing was changed."),
+    Outage.READ_ONLY: (
+        "database_read_only",
+        "The database takes no changes now; nothing was changed.",
+    ),
+    Outage.FULL: ("database_full", "The database has no room on its disk; nothing was changed."),
+    Outage.CONTENTION: (
+        "database_contention",
+        "The database could not finish this in time; nothing was changed.",
+    ),
+    Outage.POOL: ("database_busy", "All database connections are in use."),
+}
 
 _HTTP_CODES = {
     400: ("malformed_body", "The body cannot be read; send one JSON document in UTF-8."),
@@ -103,8 +116,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ArenaError, _arena_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
-    app.add_exception_handler(DBAPIError, _database_error)
-    app.add_exception_handler(PoolTimeout, _pool_timeout)
+    for kind in (DBAPIError, PoolTimeout, psycopg.Error):
+        app.add_exception_handler(kind, _database_error)
 
 
 async def _arena_error(request: Request, error: Exception) -> Response:
@@ -187,41 +200,25 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 
 
 async def _database_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, DBAPIError):
-        raise error
-    # Its parameters are hidden by the engine (`db`), so the text holds no secret.
-    sqlstate = getattr(error.orig, "sqlstate", None)
-    log.warning("database_error", kind=type(error.orig).__name__, sqlstate=sqlstate)
-    if isinstance(error, IntegrityError):
+    driver = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(error, PoolTimeout):
+        log.warning("database_pool_exhausted")
+    else:
+        sqlstate = getattr(driver, "sqlstate", None)
+        log.warning("database_error", kind=type(driver).__name__, sqlstate=sqlstate)
+    trouble = outage(error)
+    if trouble is not None:
+        code, detail = _OUTAGES[trouble]
+        return problem(request, 503, code, f"{detail} Try again shortly.")
+    if isinstance(driver, psycopg.IntegrityError):
         return problem(
             request,
             409,
             "conflict",
             "Another request changed the same thing at the same time; read it and try again.",
         )
-    if isinstance(error, DataError):
+    if isinstance(driver, psycopg.DataError):
         return problem(
             request, 422, "value_refused", "The database cannot store one of the values sent."
         )
-    if sqlstate in _CONTENTION:
-        return problem(
-            request,
-            503,
-            "database_contention",
-            "The database could not finish this in time; nothing was changed. Try again shortly.",
-        )
-    if isinstance(error, OperationalError) or error.connection_invalidated:
-        return problem(
-            request,
-            503,
-            "database_unavailable",
-            "The database does not answer now; nothing was changed. Try again shortly.",
-        )
     raise error
-
-
-async def _pool_timeout(request: Request, _error: Exception) -> Response:
-    log.warning("database_pool_exhausted")
-    return problem(
-        request, 503, "database_busy", "All database connections are in use; try again shortly."
-    )

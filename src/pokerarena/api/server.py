@@ -1,7 +1,9 @@
 """`pokerarena api`: the application behind a real socket.
 
-Owns the bounds of connections and the end: on SIGTERM no request is accepted any more, live
-streams are told to end, and what is under way has a few seconds.
+Owns the bounds of connections and the end. On SIGTERM live streams are told to end, `/readyz` says
+that the process leaves and every answer closes its connection, so that balancers and clients go
+elsewhere; after `api_drain_s` no request is accepted any more, and what is under way has a few
+seconds. A second signal skips the wait.
 """
 
 from __future__ import annotations
@@ -9,14 +11,16 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pokerarena.api.app import create_app
-from pokerarena.api.hub import LiveHub
+from pokerarena.api.context import Parts
 from pokerarena.errors import ConfigurationError
 from pokerarena.settings import Settings
 from pokerarena.telemetry import configure_logging, get_logger
@@ -74,11 +78,33 @@ def impatient(head_timeout_s: float) -> type[H11Protocol]:
 
 
 class _Server(uvicorn.Server):
-    """Ends live streams first, which would use up all the time that an end has."""
+    """Leaves before it ends; live streams go first, which would use up all the time of an end."""
 
-    def __init__(self, config: uvicorn.Config, hub: LiveHub) -> None:
+    def __init__(self, config: uvicorn.Config, parts: Parts) -> None:
         super().__init__(config)
-        self._hub = hub
+        self._parts = parts
+        self._asked = False
+        self._ends_at_s = 0.0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins the leaving, which the next tick carries out."""
+        if self._asked:
+            super().handle_exit(sig, frame)
+        self._asked = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether it is time to end."""
+        if self._asked:
+            now_s = time.monotonic()
+            if not self._parts.leaving.is_set():
+                drain_s = self._parts.settings.api_drain_s
+                log.info("api_leaving", within_s=drain_s)
+                self._parts.leaving.set()
+                self._parts.hub.end_streams()
+                self._ends_at_s = now_s + drain_s
+            if now_s >= self._ends_at_s:
+                return True
+        return await super().on_tick(counter)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -95,7 +121,7 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._hub.end_streams()
+        self._parts.hub.end_streams()
         await super().shutdown(sockets)
 
 
@@ -133,7 +159,7 @@ def run_api(
                 settings.api_requests_max + settings.stream_max_per_process + IDLE_CONNECTIONS
             ),
         )
-        server = _Server(config, app.state.parts.hub)
+        server = _Server(config, app.state.parts)
         server.run(sockets=[listener])
     log.info("api_stopped")
     return 0 if server.started else 1

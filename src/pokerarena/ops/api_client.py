@@ -2,7 +2,8 @@
 
 Owns: JSON over one connection at a time, problems turned into sentences, server-sent events, and
 trying again: every change carries an ``Idempotency-Key``, so that sending it twice does it once.
-Must never: follow a redirect (a token would go along), or keep a token anywhere but in memory.
+Must never: follow a redirect (a token would go along), or keep a token or a password anywhere but
+in memory.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
-from pokerarena.errors import ConfigurationError, Invalid, NotFound, Unavailable
+from pokerarena.errors import ArenaError, ConfigurationError, Invalid, NotFound, Unavailable
 from pokerarena.retrying import RetryPolicy
 
 TIMEOUT_S: Final = 30.0
@@ -81,10 +82,12 @@ class ApiClient:
         self._token = token
         self._refresh_token: str | None = None
         self._refresh_at = 0.0
+        self._credentials: dict[str, str] = {}
 
     def login(self, username: str, password: str) -> None:
         """Begins a session for the calls that follow."""
-        self._take(self.post("/v1/auth/login", {"username": username, "password": password}))
+        self._credentials = {"username": username, "password": password}
+        self._take(self.post("/v1/auth/login", self._credentials))
 
     def _take(self, granted: Any) -> None:
         self._token, self._refresh_token = granted["access_token"], granted["refresh_token"]
@@ -92,11 +95,25 @@ class ApiClient:
         self._refresh_at = time.monotonic() + lives.total_seconds() * REFRESHED_AFTER
 
     def _keep_session(self) -> None:
-        """Refreshes the session before its access token expires."""
-        if self._refresh_token is not None and time.monotonic() >= self._refresh_at:
-            order = {"refresh_token": self._refresh_token}
-            self._token = self._refresh_token = None
-            self._take(self.post("/v1/auth/refresh", order))
+        """Refreshes the session before its access token expires.
+
+        Where the answer to a refresh was lost, its token is used up and the next one unknown: then
+        a new session begins.
+        """
+        if self._refresh_token is None or time.monotonic() < self._refresh_at:
+            return
+        before = self._token, self._refresh_token
+        # The calls below are made without them, and must not come here again.
+        self._token = self._refresh_token = None
+        try:
+            try:
+                granted = self.post("/v1/auth/refresh", {"refresh_token": before[1]})
+            except Invalid:
+                granted = self.post("/v1/auth/login", self._credentials)
+        except ArenaError:
+            self._token, self._refresh_token = before
+            raise
+        self._take(granted)
 
     def get(self, path: str, **query: Any) -> Any:
         if query:

@@ -13,6 +13,7 @@ with the owner however it dies. The server itself is tethered to the owner (see 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pwd
@@ -76,6 +77,7 @@ class EmbeddedPostgres:
         self.data_dir = data_dir.expanduser().absolute()
         self._settings = {**_BASE_SETTINGS, **settings}
         self._start_timeout_s = start_timeout_s
+        self.last_socket_dir: Path | None = None
         self._system_user = system_user.NAME if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
         self._lock_fd: int | None = None
@@ -83,7 +85,7 @@ class EmbeddedPostgres:
 
     # -- life ---------------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, *, timeout_s: float | None = None) -> None:
         """Creates the cluster if need be, and serves it. Raises AlreadyRunning if another does."""
         if self.running:
             return
@@ -93,7 +95,7 @@ class EmbeddedPostgres:
             programs = self._programs()
             self._stop_left_over()
             self._init(programs)
-            self._launch(programs)
+            self._launch(programs, timeout_s or self._start_timeout_s)
         except BaseException:
             self.stop()
             raise
@@ -206,9 +208,11 @@ class EmbeddedPostgres:
                 f"The database in {self.data_dir} is already served by process {owner}: "
                 "stop that first, or choose another --data-dir."
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
         self._lock_fd = descriptor
+        # Only for the message above: a full disk must not keep the owner from its own database.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
 
     def _stop_left_over(self) -> None:
         """Ends a server whose owner died, and drops a process id that now belongs to a stranger.
@@ -284,8 +288,8 @@ class EmbeddedPostgres:
             self.data_dir.rmdir()
         building.rename(self.data_dir)
 
-    def _launch(self, programs: Path) -> None:
-        self._socket_dir = self._place_socket()
+    def _launch(self, programs: Path, timeout_s: float) -> None:
+        self._socket_dir = self.last_socket_dir = self._place_socket()
         settings = {**self._settings, "unix_socket_directories": str(self._socket_dir)}
         arguments = [str(programs / "postgres"), "-D", str(self.data_dir)]
         for name, value in settings.items():
@@ -301,10 +305,7 @@ class EmbeddedPostgres:
                 stderr=first_words,
                 start_new_session=True,  # Ctrl-C belongs to the owner, who stops the server last
             )
-            if (
-                _wait_until(lambda: self._ready() or not self.running, self._start_timeout_s)
-                and self.running
-            ):
+            if _wait_until(lambda: self._ready() or not self.running, timeout_s) and self.running:
                 return
             first_words.seek(0)
             said = _last_line(first_words.read().decode(errors="replace"))

@@ -7,6 +7,7 @@ Must never: leave a child behind (each is tethered to this process), or restart 
 
 from __future__ import annotations
 
+import contextlib
 import logging.handlers
 import signal
 import subprocess
@@ -123,11 +124,24 @@ class Child:
 
     def _copy(self, output: IO[bytes]) -> None:
         with output:
-            file = logging.handlers.RotatingFileHandler(
-                self.log, maxBytes=LOG_MAX_BYTES, backupCount=LOG_OLD_FILES, encoding="utf-8"
+            file = _LogFile(
+                self.log,
+                maxBytes=LOG_MAX_BYTES,
+                backupCount=LOG_OLD_FILES,
+                encoding="utf-8",
+                delay=True,
             )
             for line in output:
                 text = line.decode(errors="replace").rstrip("\n")
                 self._last_lines.append(text)
                 file.emit(logging.makeLogRecord({"msg": text}))
-            file.close()
+            with contextlib.suppress(OSError):
+                file.close()
+
+
+class _LogFile(logging.handlers.RotatingFileHandler):
+    """Goes on where a line could not be written: on a full disk the program must not stand still
+    because nobody takes what it says."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        """The line is lost; the next one is tried."""

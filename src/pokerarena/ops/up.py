@@ -23,6 +23,7 @@ from pokerarena.ops import migrate
 from pokerarena.ops.data_directory import SECRET_NAMES, DataDirectory
 from pokerarena.ops.embedded import SUPERUSER, EmbeddedPostgres
 from pokerarena.ops.hosting import Hosting
+from pokerarena.ops.kept_database import KeptDatabase
 from pokerarena.ops.privileges import DatabaseRole
 from pokerarena.ops.supervisor import Child
 
@@ -60,6 +61,7 @@ class Arena:
         self.stopping = threading.Event()
         self.hurry = threading.Event()
         self._postgres = EmbeddedPostgres(directory.postgres)
+        self._database = KeptDatabase(self._postgres)
         self._children: list[Child] = []
         self._relied_on: list[Child] = []
         self.hosting = Hosting(self, wanted=agent_host)
@@ -87,6 +89,8 @@ class Arena:
             # An arena on one's own machine plays agents on that machine.
             "POKERARENA_CALLBACK_ALLOW_PRIVATE": "true",
             "POKERARENA_PUBLIC_URL": self.address,
+            # No balancer stands before it, which would have to notice.
+            "POKERARENA_API_DRAIN_S": "0",
             "POKERARENA_BACKUP_SPOOL_DIRECTORY": str(self.directory.path / "wal-spool"),
             **{name: value for name, value in os.environ.items() if name not in withheld},
             **self.directory.secret_settings([name for name in mine if name in SECRET_NAMES]),
@@ -142,7 +146,7 @@ class Arena:
     def look_after(self) -> None:
         """Keeps everything alive until asked to stop."""
         while not self.stopping.wait(LOOK_AFTER_EVERY_S):
-            if not self._postgres.running:
+            if self._database.keep_alive(say):
                 self._start_over()
             for child in (*self._children, *self._relied_on):
                 child.keep_alive(say)
@@ -164,10 +168,9 @@ class Arena:
         self._children.clear()
 
     def _start_over(self) -> None:
-        """The database died: nothing else is worth keeping, and its address may change."""
-        say("the database ended unexpectedly; starting everything again")
+        """The database has another address: whoever was told the old one has to be told anew."""
+        say("the database has another address; starting everything again")
         self._stop_served()
-        self._postgres.stop()
         self.start()
 
     def _wait_until_ready(self, api: Child) -> None:

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pokerarena.errors import NotFound
+from pokerarena.errors import NotFound, Unavailable
 from pokerarena.sandbox.archive import Package, PackedFile, content_digest
 from pokerarena_sdk import manifest as manifests
 from pokerarena_sdk.manifest import Manifest
@@ -40,22 +40,34 @@ class AgentStore:
         self.root = root
 
     def put(self, package: Package) -> StoredAgent:
-        """Store a package; one that is there already is left as it is."""
+        """Store a package; one that is there already is left as it is.
+
+        Raises `Unavailable` where the disk does not take it, and leaves nothing of it.
+        """
+        try:
+            self._put(package)
+        except OSError as error:
+            raise Unavailable(
+                "package_not_stored", f"The package cannot be stored: {error.strerror}."
+            ) from error
+        return self.get(package.digest)
+
+    def _put(self, package: Package) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         final = self.root / package.digest
-        if not final.exists():
-            staged = Path(tempfile.mkdtemp(prefix=_STAGED_PREFIX, dir=self.root))
+        if final.exists():
+            return
+        staged = Path(tempfile.mkdtemp(prefix=_STAGED_PREFIX, dir=self.root))
+        try:
+            self._write(staged, package)
             try:
-                self._write(staged, package)
-                try:
-                    staged.rename(final)
-                except OSError:
-                    # Somebody else stored the same content first.
-                    if not final.is_dir():
-                        raise
-            finally:
-                shutil.rmtree(staged, ignore_errors=True)
-        return self.get(package.digest)
+                staged.rename(final)
+            except OSError:
+                # Somebody else stored the same content first.
+                if not final.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
 
     def get(self, digest: str) -> StoredAgent:
         """A stored package. Raises `NotFound`."""

@@ -18,7 +18,9 @@ import psycopg
 from psycopg import AsyncConnection
 
 from pokerarena import metrics
+from pokerarena.db import connect_args
 from pokerarena.ids import IdKind, id_text
+from pokerarena.outage import outage
 from pokerarena.retrying import RetryPolicy
 from pokerarena.runs.ledger import Batch, Verdict, store
 from pokerarena.runs.seams import RunFault
@@ -51,9 +53,7 @@ class GroupCommitter:
         self._conninfo = psycopg.conninfo.make_conninfo(
             libpq_url(settings),
             application_name=commits_name(name),
-            connect_timeout=5,
-            options=f"-c statement_timeout={settings.database_statement_timeout_ms}"
-            " -c idle_in_transaction_session_timeout=60000 -c timezone=UTC",
+            **connect_args(settings),
         )
         self._connection: AsyncConnection[Any] | None = None
         self._dirty: dict[RunLog, None] = {}
@@ -164,7 +164,10 @@ class GroupCommitter:
                 if attempt:
                     log.info("commit_recovered", attempts=attempt + 1, runs=len(batches))
                 return verdict
-            except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError) as error:
+            except Exception as error:
+                trouble = outage(error)
+                if trouble is None:
+                    raise
                 await self._disconnect()
                 attempt += 1
                 metrics.COMMIT_FAILURES.number().add()
@@ -173,6 +176,7 @@ class GroupCommitter:
                     attempt=attempt,
                     runs=[id_text(IdKind.RUN, batch.run_id) for batch in batches[:5]],
                     hands=sum(batch.hands for batch in batches),
+                    outage=trouble.value,
                     why=f"{type(error).__name__}: {_first_line(error)}",
                 )
                 if time.monotonic() >= give_up_s:

@@ -18,16 +18,18 @@ from uuid import UUID
 import psycopg
 from procrastinate.exceptions import ProcrastinateException
 from psycopg_pool import PoolTimeout
-from sqlalchemy import text
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy import select, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from pokerarena.db import Database
 from pokerarena.errors import ArenaError, Unavailable
 from pokerarena.ids import IdKind, id_text
 from pokerarena.jobs import CHECKS_QUEUE, RUNS_QUEUE
 from pokerarena.metrics import Aggregate
+from pokerarena.outage import outage
 from pokerarena.retrying import RetryPolicy
 from pokerarena.runs.claim import expire_leases
+from pokerarena.runs.models import Run
 from pokerarena.sealing import open_sealer
 from pokerarena.settings import Settings
 from pokerarena.telemetry import configure_logging, get_logger
@@ -44,6 +46,8 @@ QUEUE_RETRIES: Final = RetryPolicy(base_s=0.1, cap_s=5.0)
 # Jobs only hand a run over; one that does not end by then waits for a dead process.
 QUEUE_STOP_S: Final = 5.0
 DATABASE_CONNECTIONS: Final = 2
+# Taken up so often in a row without a complete hand, a run may be what ends the processes.
+SUSPECT_RECOVERIES: Final = 2
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
 
@@ -131,8 +135,11 @@ class Worker:
                     await session.execute(text("SELECT 1 FROM runs LIMIT 0"))
                 return
             except SQLAlchemyError as error:
-                away = isinstance(error, OperationalError | InterfaceError)
-                if not away or time.monotonic() >= give_up_s or self._stopping.is_set():
+                if (
+                    outage(error) is None
+                    or time.monotonic() >= give_up_s
+                    or self._stopping.is_set()
+                ):
                     self._refuse_database(error)
                 failures += 1
                 log.warning("database_awaited", why=type(error).__name__)
@@ -147,7 +154,15 @@ class Worker:
         ) from None
 
     async def _begin(self, run_id: UUID) -> None:
-        claimed = await self._players.begin(run_id)
+        async with self._database.session() as session:
+            recoveries = await session.scalar(select(Run.recoveries).where(Run.id == run_id))
+        if (recoveries or 0) >= SUSPECT_RECOVERIES:
+            log.warning(
+                "run_played_alone", run_id=id_text(IdKind.RUN, run_id), recoveries=recoveries
+            )
+            claimed = await self._players.begin_alone(run_id)
+        else:
+            claimed = await self._players.begin(run_id)
         log.info("job_done", run_id=id_text(IdKind.RUN, run_id), claimed=claimed)
 
     def _queues(self) -> list[str]:

@@ -35,6 +35,8 @@ PLAYER_MODULE: Final = (sys.executable, "-m", "pokerarena.worker.player")
 SETTLE_S: Final = 4.0
 # Each keeps a sandbox busy for a while, and a slot of the queue that runs need as well.
 CHECKS_AT_ONCE: Final = 4
+# Each costs the memory of a process.
+ALONE_MAX: Final = 4
 MAX_REPORT_BYTES: Final = 256 * 1024
 
 
@@ -47,12 +49,18 @@ class ClaimFailed(Exception):
 
 
 class PlayerProcess:
-    """One child and the runs that it has."""
+    """One child and the runs that it has; one that is for a single run ends with it."""
 
     def __init__(
-        self, name: str, process: asyncio.subprocess.Process, counted: metrics.Aggregate
+        self,
+        name: str,
+        process: asyncio.subprocess.Process,
+        counted: metrics.Aggregate,
+        *,
+        for_one: bool = False,
     ) -> None:
         self.name = name
+        self._for_one = for_one
         self._counted = counted
         self.orders: dict[int, asyncio.Future[bool]] = {}
         self.runs: set[int] = set()
@@ -106,6 +114,8 @@ class PlayerProcess:
                 order.set_exception(ClaimFailed(report["why"]))
             else:
                 order.set_result(op in ("claimed", "checked"))
+        if self._for_one and op not in ("ready", "metrics") and not self.load:
+            self.send({"op": "drain", "within_s": SETTLE_S})
 
 
 class PlayerProcesses:
@@ -130,6 +140,8 @@ class PlayerProcesses:
         self._living: dict[str, PlayerProcess] = {}
         self._draining = asyncio.Event()
         self._checks = 0
+        self._alone_coming = 0
+        self._alone: dict[asyncio.Task[None], PlayerProcess] = {}
         self._keepers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -156,6 +168,35 @@ class PlayerProcesses:
         process = min(ready, key=lambda each: each.load)
         if process.load >= self._settings.worker_runs_per_process:
             raise WorkerFull(f"all {len(ready)} player processes are full")
+        return await self._order(process, {"op": "play", "run_id": str(run_id)})
+
+    async def begin_alone(self, run_id: UUID) -> bool:
+        """Have a process claim this run that plays nothing else, and ends with it.
+
+        For runs that may have taken their processes down: whatever becomes of this one, it takes
+        no other along. Raises as `begin` does.
+        """
+        if self._draining.is_set():
+            raise PlayerProcessLost("the worker stops")
+        if len(self._alone) + self._alone_coming >= ALONE_MAX:
+            raise WorkerFull(f"{ALONE_MAX} runs are played alone")
+        name = self._new_name("alone")
+        self._alone_coming += 1
+        try:
+            process = await self._spawn(name, for_one=True)
+            keeper = asyncio.create_task(self._keep_one(process), name=f"player {name}")
+            self._alone[keeper] = process
+            keeper.add_done_callback(self._alone.pop)
+        finally:
+            self._alone_coming -= 1
+        starting = asyncio.create_task(process.ready.wait())
+        await asyncio.wait(
+            (starting, keeper), timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not starting.done():
+            starting.cancel()
+            process.kill()
+            raise PlayerProcessLost("the player process did not start")
         return await self._order(process, {"op": "play", "run_id": str(run_id)})
 
     async def check(self, version_id: UUID) -> None:
@@ -187,10 +228,15 @@ class PlayerProcesses:
         self._draining.set()
         # What is left of the time when hands are cut: to hand the runs back and to end.
         settle_s = min(SETTLE_S, within_s / 2)
-        for process in self._living.values():
-            process.send({"op": "drain", "within_s": within_s - settle_s})
-        done, late = await asyncio.wait(self._keepers, timeout=within_s)
-        for process in self._living.values():
+        living = [*self._living.values(), *self._alone.values()]
+        for process in living:
+            if process.ready.is_set():
+                process.send({"op": "drain", "within_s": within_s - settle_s})
+            else:
+                # It has nothing to finish, and would not hear: orders are read from then on only.
+                process.kill()
+        done, late = await asyncio.wait((*self._keepers, *self._alone), timeout=within_s)
+        for process in living:
             process.kill()
         if late:
             await asyncio.wait(late)
@@ -198,7 +244,7 @@ class PlayerProcesses:
 
     @property
     def living(self) -> int:
-        return len(self._living)
+        return len(self._living) + len(self._alone)
 
     def _ready(self) -> list[PlayerProcess]:
         return [process for process in self._living.values() if process.ready.is_set()]
@@ -209,27 +255,39 @@ class PlayerProcesses:
         failures = 0
         while not self._draining.is_set():
             began_s = loop.time()
-            name = f"{socket.gethostname()[:80]}:{os.getpid()}:{index}.{next(self._serials)}"
+            name = self._new_name(str(index))
             process = await self._spawn(name)
+            self._living[name] = process
             code = await process.read()
             self._living.pop(name, None)
-            if self._draining.is_set() and code == 0:
+            if self._draining.is_set() and (code == 0 or not process.ready.is_set()):
                 return
-            metrics.PLAYERS_DIED.number().add()
-            log.error(
-                "player_process_died",
-                player=name,
-                pid=process.pid,
-                exit=_exit_text(code),
-                runs=len(process.runs),
-            )
-            self._on_death(name)
+            self._report_death(process, code)
             failures = 0 if loop.time() - began_s > HEALTHY_AFTER_S else failures + 1
             if failures:
                 pause_s = min(RESTART_CAP_S, 0.1 * 2**failures)
                 await asyncio.sleep(random.uniform(pause_s / 2, pause_s))  # noqa: S311 - jitter
 
-    async def _spawn(self, name: str) -> PlayerProcess:
+    async def _keep_one(self, process: PlayerProcess) -> None:
+        code = await process.read()
+        if code != 0 and (process.ready.is_set() or not self._draining.is_set()):
+            self._report_death(process, code)
+
+    def _report_death(self, process: PlayerProcess, code: int) -> None:
+        metrics.PLAYERS_DIED.number().add()
+        log.error(
+            "player_process_died",
+            player=process.name,
+            pid=process.pid,
+            exit=_exit_text(code),
+            runs=len(process.runs),
+        )
+        self._on_death(process.name)
+
+    def _new_name(self, place: str) -> str:
+        return f"{socket.gethostname()[:80]}:{os.getpid()}:{place}.{next(self._serials)}"
+
+    async def _spawn(self, name: str, *, for_one: bool = False) -> PlayerProcess:
         child = await asyncio.create_subprocess_exec(
             *self._command,
             name,
@@ -238,9 +296,8 @@ class PlayerProcesses:
             stdout=asyncio.subprocess.PIPE,
             limit=MAX_REPORT_BYTES,
         )
-        process = PlayerProcess(name, child, self._counted)
+        process = PlayerProcess(name, child, self._counted, for_one=for_one)
         process.send(_plain(self._settings))
-        self._living[name] = process
         return process
 
 

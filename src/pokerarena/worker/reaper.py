@@ -24,7 +24,7 @@ from pokerarena.settings import Settings
 from pokerarena.telemetry import get_logger
 from pokerarena.worker.checks import requeue_lost_checks
 from pokerarena.worker.committer import commits_name
-from pokerarena.worker.tasks import JOB_RETRIES
+from pokerarena.worker.tasks import CHECK_RETRIES, JOB_RETRIES
 
 log = get_logger("worker.reaper")
 
@@ -32,6 +32,7 @@ log = get_logger("worker.reaper")
 ADVISORY_LOCK: Final = 0x706F6B65_72656170
 RUNS_AT_ONCE: Final = 500
 RECOVERY_DELAYS: Final = RetryPolicy(base_s=0.5, cap_s=30.0)
+LONGEST_PAUSE_S: Final = max(JOB_RETRIES.cap_s, CHECK_RETRIES.cap_s, RECOVERY_DELAYS.cap_s)
 
 # A job that has only just been fetched has not claimed its run yet: it gets one lease of time.
 _LEFT_BEHIND: Final = text(
@@ -82,6 +83,22 @@ _DEAD_JOBS: Final = text(
     FOR UPDATE OF j SKIP LOCKED
     """
 )
+# What a clock that jumped has written: a lease longer than any, a job later than any pause of ours.
+_LEASES_TOO_LONG: Final = text(
+    """
+    UPDATE runs SET lease_expires_at = clock_timestamp() + make_interval(secs => :lease_s)
+    WHERE status = 'running'
+      AND lease_expires_at > clock_timestamp() + make_interval(secs => 2 * :lease_s)
+    RETURNING id
+    """
+)
+_JOBS_TOO_LATE: Final = text(
+    """
+    UPDATE procrastinate_jobs SET scheduled_at = clock_timestamp()
+    WHERE status = 'todo' AND scheduled_at > clock_timestamp() + make_interval(secs => :pause_s)
+    RETURNING id
+    """
+)
 # A process that was halted within a commit still holds the locks of its runs' rows, and would for as
 # long as it is halted. Its lease is over: nothing of that transaction may count any more.
 _HOLDERS: Final = text(
@@ -115,6 +132,7 @@ async def reap(session: AsyncSession, settings: Settings) -> Reaped:
     )
     if not mine:
         return Reaped((), ())
+    await _mend_times(session, settings)
     await _free_locks(session, settings)
     requeued: list[UUID] = []
     given_up: list[UUID] = []
@@ -174,6 +192,15 @@ async def reap(session: AsyncSession, settings: Settings) -> Reaped:
         limit=RUNS_AT_ONCE,
     )
     return Reaped(tuple(requeued), tuple(given_up))
+
+
+async def _mend_times(session: AsyncSession, settings: Settings) -> None:
+    """Let nothing wait for a time that only a wrong clock has named."""
+    leases = await session.scalars(_LEASES_TOO_LONG, {"lease_s": settings.run_lease_s})
+    jobs = await session.scalars(_JOBS_TOO_LATE, {"pause_s": 2 * LONGEST_PAUSE_S})
+    too_long, too_late = len(leases.all()), len(jobs.all())
+    if too_long or too_late:
+        log.warning("times_mended", leases=too_long, jobs=too_late)
 
 
 async def _free_locks(session: AsyncSession, settings: Settings) -> None:

@@ -127,9 +127,11 @@ class RunLog:
 
     def take(self) -> Batch | None:
         """Everything that waits, as one batch; None when there is nothing to store."""
+        if self.over.done():
+            # Its last batch may never have been settled: fenced off, or given up with the store.
+            return None
         assert self._taken is None, "the batch before is still under way"
-        idle = not self._units and not self._voids and self._begun <= self._reserved
-        if idle or self.over.done():
+        if not self._units and not self._voids and self._begun <= self._reserved:
             return None
         if self._begun - self._begun_at_last_batch < self._window // 4:
             self._window = max(FIRST_RESERVATION, self._window // 2)

@@ -20,6 +20,7 @@ from pokerarena import metrics
 from pokerarena.db import Database
 from pokerarena.errors import ArenaError
 from pokerarena.ids import IdKind, id_text
+from pokerarena.outage import outage
 from pokerarena.runs import claim as claims
 from pokerarena.runs.claim import Claim, Settlement
 from pokerarena.runs.conduct import note_conduct
@@ -211,6 +212,10 @@ class Stage:
             log.error("run_abandoned", why=str(lost))
             return End.ABANDONED
         except Exception as error:
+            if isinstance(error, SQLAlchemyError | psycopg.Error) and outage(error) is not None:
+                # Nobody's fault, and it passes: the reaper finds the run when its lease is over.
+                log.error("run_abandoned", why=f"{type(error).__name__}: {error}"[:300])
+                return End.ABANDONED
             log.exception("run_crashed")
             return await self._fail(
                 playing, RunFault("internal_error", f"{type(error).__name__}: {error}")

@@ -16,6 +16,7 @@ from uuid import UUID
 from procrastinate import App, BaseRetryStrategy, PsycopgConnector, RetryDecision
 from procrastinate.jobs import Job
 
+from pokerarena.db import connect_args
 from pokerarena.jobs import CHECK_VERSION_TASK, CHECKS_QUEUE, PLAY_RUN_TASK, RUNS_QUEUE
 from pokerarena.retrying import RetryPolicy
 from pokerarena.settings import Settings
@@ -26,6 +27,8 @@ CHECK_RETRIES: Final = RetryPolicy(base_s=0.5, cap_s=60.0)
 FULL_PAUSE_S: Final = (0.5, 3.0)
 # The listener holds one connection; fetching, finishing and the heartbeat share the rest.
 QUEUE_CONNECTIONS_MAX: Final = 4
+# Then the queue begins anew: the pool's own tries come ever more seldom while the network is away.
+QUEUE_CONNECTION_WAIT_S: Final = 10.0
 
 
 class WorkerFull(Exception):
@@ -70,9 +73,13 @@ def queue_app(
     app = App(
         connector=PsycopgConnector(
             conninfo=libpq_url(settings),
-            kwargs={"application_name": "pokerarena queue", "connect_timeout": 5},
+            kwargs={
+                "application_name": "pokerarena queue",
+                **connect_args(settings, bounded=False),
+            },
             min_size=1,
             max_size=QUEUE_CONNECTIONS_MAX,
+            timeout=QUEUE_CONNECTION_WAIT_S,
         )
     )
 

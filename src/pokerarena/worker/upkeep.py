@@ -17,7 +17,7 @@ import psycopg
 from psycopg import AsyncConnection
 from sqlalchemy.exc import DBAPIError
 
-from pokerarena.db import Database
+from pokerarena.db import Database, connect_args
 from pokerarena.history.live import encode_live, publish, watched_tables
 from pokerarena.ids import IdKind, id_text
 from pokerarena.retrying import RetryPolicy
@@ -130,6 +130,7 @@ class Upkeep:
             libpq_url(self._settings),
             autocommit=True,
             application_name=f"pokerarena control {self._name}",
+            **connect_args(self._settings, bounded=False),
         )
         async with connection:
             await connection.execute(f"LISTEN {CONTROL_CHANNEL}")

@@ -62,9 +62,11 @@ async def healthz(_: Annotated[Principal, needs(Permission.PROGRAM_READ)]) -> He
 
 @router.get("/readyz")
 async def readyz(
-    _: Annotated[Principal, needs(Permission.PROGRAM_READ)], session: Session
+    _: Annotated[Principal, needs(Permission.PROGRAM_READ)], session: Session, parts: PartsOf
 ) -> Readiness:
-    """Whether the process can serve requests now."""
+    """Whether the process can serve requests now, and goes on to."""
+    if parts.leaving.is_set():
+        raise Unavailable("shutting_down", "This process ends in a moment; ask another one.")
     try:
         present = await session.scalar(text("SELECT version_num FROM alembic_version"))
     except DBAPIError as error:
