@@ -90,21 +90,20 @@ def unseal_base(
     settings: Settings, repository: Repository, base: BaseBackup, target: Path, user: str | None
 ) -> None:
     """A base backup's files, found whole by its manifest."""
-    path = repository.sealed_base(base.label)
-    if not path.exists():
-        raise DamagedBackup(path, "is missing")
+    file, key = repository.sealed_base(base.label), settings.backup_key_bytes()
+    where = repository.storage.where(file)
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     target.chmod(0o700)
-    reader = SealedReader(path, settings.backup_key_bytes(), base.label)
+    reader = SealedReader(opened(repository.storage, file, key, base.label))
     try:
         with tarfile.open(fileobj=io.BufferedReader(reader, _BUFFER_BYTES), mode="r|") as archive:
             archive.extractall(target, filter="data")
         reader.drain()
     except tarfile.TarError as error:
-        raise DamagedBackup(path, f"holds no archive ({error})") from None
+        raise DamagedBackup(where, f"holds no archive ({error})") from None
     shutil.rmtree(target / "log", ignore_errors=True)
     for finding in manifest.findings(target):
-        raise DamagedBackup(path, finding)
+        raise DamagedBackup(where, finding)
     # The socket lies in the database's directory, and its lock came along: it is not ours.
     for stale in target.glob(".s.PGSQL.*"):
         stale.unlink()
@@ -123,7 +122,8 @@ def _unseal_wal(
         if whole != name and whole in names:
             continue
         with (spool / whole).open("wb") as out:
-            for piece in opened(repository.sealed_wal(name), settings.backup_key_bytes(), name):
+            file, key = repository.sealed_wal(name), settings.backup_key_bytes()
+            for piece in opened(repository.storage, file, key, name):
                 out.write(piece)
                 count += len(piece)
     _give_to(spool, user)
