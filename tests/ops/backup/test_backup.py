@@ -31,6 +31,8 @@ from tests.arena import arena_settings, open_arena
 from tests.database_server import UNSAFE_BUT_FAST, new_directory
 from tests.ops.test_cli import pokerarena
 
+# The backups reach what was flushed, and a commit has to be that: without it nothing is promised.
+COMMITS_FLUSHED = {**UNSAFE_BUT_FAST, "synchronous_commit": "on"}
 KEY = base64.b64encode(bytes(range(32))).decode()
 
 
@@ -80,7 +82,7 @@ async def play(settings: Settings, hands: int) -> None:
 def backed() -> Iterator[Backed]:
     with (
         new_directory() as directory,
-        EmbeddedPostgres(directory / "pg", settings=UNSAFE_BUT_FAST) as server,
+        EmbeddedPostgres(directory / "pg", settings=COMMITS_FLUSHED) as server,
     ):
         server.ensure_database("pokerarena")
         migrate.upgrade(server.url())

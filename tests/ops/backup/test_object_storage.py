@@ -28,7 +28,7 @@ from pokerarena.settings import Settings
 from tests.arena import arena_settings
 from tests.database_server import UNSAFE_BUT_FAST, new_directory
 from tests.ops.backup.object_server import BUCKET, KEY_ID, SECRET, ObjectServer, Wire, object_server
-from tests.ops.backup.test_backup import KEY, flip_bit, marked_users, play, write
+from tests.ops.backup.test_backup import COMMITS_FLUSHED, KEY, flip_bit, marked_users, play, write
 from tests.ops.test_cli import one_line, pokerarena
 
 # The smallest parts that S3 knows, so that little is much.
@@ -86,7 +86,7 @@ def stored() -> Iterator[Stored]:
         new_directory() as directory,
         pytest.MonkeyPatch.context() as patch,
         object_server(directory / "objects") as server,
-        EmbeddedPostgres(directory / "pg", settings=UNSAFE_BUT_FAST) as postgres,
+        EmbeddedPostgres(directory / "pg", settings=COMMITS_FLUSHED) as postgres,
     ):
         patch.setattr(object_storage, "PART_BYTES", PART_BYTES)
         postgres.ensure_database("pokerarena")

@@ -128,7 +128,10 @@ class WalShipper:
         )
 
     def _flushed(self) -> Reach:
-        """A moment, and the position up to which the server has written at that moment."""
+        """A moment, and the position up to which the server has written at that moment.
+
+        What was committed by then is written: the arena commits synchronously, always.
+        """
         assert self._connection is not None
         row = self._connection.execute(
             "SELECT clock_timestamp(), pg_current_wal_flush_lsn()::text"
