@@ -14,7 +14,7 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -88,7 +88,7 @@ def sealed(storage: Storage, file: str, key: bytes, name: str) -> Iterator[Seale
         writer.end()
 
 
-def opened(storage: Storage, file: str, key: bytes, name: str) -> Iterator[bytes]:
+def opened(storage: Storage, file: str, key: bytes, name: str) -> Generator[bytes]:
     """The content of a sealed file, piece by piece. Raises `DamagedBackup`.
 
     What was given out before a damage was found is right; that it is all is known at the end only.
