@@ -100,6 +100,12 @@ class SecretSettings(BaseSettings):
         default=SecretStr(""),
         description="seals backups; keep a copy elsewhere, nothing opens without",
     )
+    backup_s3_access_key_id: SecretStr = Field(
+        default=SecretStr(""), description="who puts backups into object storage"
+    )
+    backup_s3_secret_access_key: SecretStr = Field(
+        default=SecretStr(""), description="the secret that goes with it"
+    )
     backup_database_url: SecretStr = Field(
         default=SecretStr(""),
         description="the database for a role that may replicate; empty: `database_url`",

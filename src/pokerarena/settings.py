@@ -343,7 +343,7 @@ class Settings(SecretSettings, IdentitySettings, OperationsSettings):
             raise ValueError("session_idle_s must be at most session_max_s")
         if self.signing_key_publish_s < 2 * self.signing_keys_refresh_s:
             raise ValueError("signing_key_publish_s must be at least twice signing_keys_refresh_s")
-        loopback = _is_loopback(self.public_url)
+        loopback = is_loopback_url(self.public_url)
         if not self.cookie_secure and not loopback:
             raise ValueError("cookie_secure may be false only where public_url is on loopback")
         for network in self.api_trusted_proxies:
@@ -363,7 +363,8 @@ class Settings(SecretSettings, IdentitySettings, OperationsSettings):
         return self.second_factor_for_operators is SecondFactorRule.ALWAYS
 
 
-def _is_loopback(url: str) -> bool:
+def is_loopback_url(url: str) -> bool:
+    """Whether what is sent there stays on this machine."""
     host = urlsplit(url).hostname or ""
     if host == "localhost":
         return True

@@ -101,9 +101,33 @@ class OperationsSettings(BaseSettings):
     backup_directory: str = Field(
         default="", description="where backups are kept; empty: none are made"
     )
+    backup_bucket: str = Field(
+        default="",
+        pattern=r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]{1,100})*)?$",
+        description="bucket, or BUCKET/PREFIX, for backups in object storage instead",
+    )
+    backup_s3_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://[A-Za-z0-9.:\[\]_-]{1,200})?$",
+        description="an S3-compatible object storage, https beyond this machine; empty: Amazon's",
+    )
+    backup_s3_region: str = Field(
+        default="us-east-1", pattern=r"^[a-z0-9-]{1,40}$", description="the bucket's region"
+    )
+    backup_s3_ca_file: str = Field(
+        default="",
+        description="certificates that sign the endpoint's, beside those of the system",
+    )
+    backup_s3_timeout_s: float = Field(
+        default=30.0, gt=0, le=600, description="how long the object storage may be silent"
+    )
+    backup_s3_retry_s: float = Field(
+        default=60.0, ge=0, le=3600, description="how long a failed request to it is tried again"
+    )
     backup_spool_directory: str = Field(
         default="",
-        description="where received WAL waits to be sealed; empty: beside the backups, `…-spool`",
+        description="where received WAL waits to be sealed; empty: beside the backups, `…-spool`; "
+        "needed with a bucket",
     )
     backup_interval_s: int = Field(
         default=86_400, ge=60, le=30 * 86_400, description="how often a base backup is taken"
@@ -115,6 +139,11 @@ class OperationsSettings(BaseSettings):
         default=14, ge=1, le=3650, description="base backups older than this are deleted,"
     )
     backup_keep_min: int = Field(default=3, ge=1, le=1000, description="but never the last so many")
+
+    @property
+    def backups_wanted(self) -> bool:
+        """Whether backups are made here."""
+        return bool(self.backup_directory or self.backup_bucket)
 
     # Logs.
     log_level: str = Field(

@@ -49,7 +49,7 @@ def examine(data_dir: Path | None = None) -> list[Finding]:
     except ArenaError as error:
         return [*findings, Finding("settings", False, str(error))]
     findings += [_settings(settings), _secrets(settings)]
-    if settings.backup_directory:
+    if settings.backups_wanted:
         findings.append(_backups(settings))
     url = settings.database_url.get_secret_value()
     try:

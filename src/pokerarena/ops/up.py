@@ -32,17 +32,20 @@ if TYPE_CHECKING:
 
 # Made with the agent-host, and not in the data directory where there is none.
 HOST_KEY: Final = "agent_host_key"
+# Who may put backups into object storage; from the caller's environment.
+STORAGE_KEYS: Final = ("backup_s3_access_key_id", "backup_s3_secret_access_key")
 # What each process that serves uses, and no more.
 SECRETS_OF: Final = {
     "api": ("master_key", "token_pepper"),
     "worker": ("master_key", HOST_KEY),
-    "backup": ("backup_key",),
+    "backup": ("backup_key", *STORAGE_KEYS),
 }
 DATABASE_USERS: Final = {
     "api": DatabaseRole.API.value,
     "worker": DatabaseRole.WORKER.value,
     "backup": SUPERUSER,
 }
+BACKUPS_WANTED_BY: Final = ("POKERARENA_BACKUP_DIRECTORY", "POKERARENA_BACKUP_BUCKET")
 HOST: Final = "127.0.0.1"
 DATABASE: Final = "pokerarena"
 READY_TIMEOUT_S: Final = 60.0
@@ -82,7 +85,7 @@ class Arena:
         mine = SECRETS_OF[process]
         withheld = {
             f"POKERARENA_{name.upper()}{suffix}"
-            for name in {*SECRET_NAMES, HOST_KEY} - {*mine}
+            for name in {*SECRET_NAMES, *STORAGE_KEYS, HOST_KEY} - {*mine}
             for suffix in ("", "_FILE")
         }
         return {
@@ -111,7 +114,7 @@ class Arena:
         # Stopped in this order: the worker finishes its hands while everything else is there.
         self.add("worker", ["worker"], stop_patience_s=WORKER_STOP_PATIENCE_S)
         api = self.add("api", ["api"], stop_patience_s=API_STOP_PATIENCE_S)
-        if os.environ.get("POKERARENA_BACKUP_DIRECTORY"):
+        if any(os.environ.get(name) for name in BACKUPS_WANTED_BY):
             self.add("backup", ["backup", "serve"], stop_patience_s=BACKUP_STOP_PATIENCE_S)
         # Nobody waits for it: the worker finds it when it is there.
         self.hosting.start()

@@ -31,6 +31,8 @@ from tests.arena import arena_settings, open_arena
 from tests.database_server import UNSAFE_BUT_FAST, new_directory
 from tests.ops.test_cli import pokerarena
 
+# The backups reach what was flushed, and a commit has to be that: without it nothing is promised.
+COMMITS_FLUSHED = {**UNSAFE_BUT_FAST, "synchronous_commit": "on"}
 KEY = base64.b64encode(bytes(range(32))).decode()
 
 
@@ -47,15 +49,16 @@ class Backed:
     def environment(self) -> dict[str, str]:
         return {
             "POKERARENA_DATABASE_URL": self.settings.database_url.get_secret_value(),
-            "POKERARENA_BACKUP_DIRECTORY": str(self.repository.path),
+            "POKERARENA_BACKUP_DIRECTORY": self.settings.backup_directory,
             "POKERARENA_BACKUP_KEY": KEY,
         }
 
     def copy(self, name: str) -> tuple[Settings, Repository]:
         """The backups, to be damaged."""
         path = self.directory / name
-        shutil.copytree(self.repository.path, path)
-        return self.settings.model_copy(update={"backup_directory": str(path)}), Repository(path)
+        shutil.copytree(self.settings.backup_directory, path)
+        settings = self.settings.model_copy(update={"backup_directory": str(path)})
+        return settings, Repository.of(settings)
 
 
 def write(settings: Settings, username: str) -> None:
@@ -79,7 +82,7 @@ async def play(settings: Settings, hands: int) -> None:
 def backed() -> Iterator[Backed]:
     with (
         new_directory() as directory,
-        EmbeddedPostgres(directory / "pg", settings=UNSAFE_BUT_FAST) as server,
+        EmbeddedPostgres(directory / "pg", settings=COMMITS_FLUSHED) as server,
     ):
         server.ensure_database("pokerarena")
         migrate.upgrade(server.url())
@@ -106,7 +109,8 @@ def backed() -> Iterator[Backed]:
         yield Backed(server, settings, repository, directory, moment)
 
 
-def users(server: EmbeddedPostgres) -> set[str]:
+def marked_users(server: EmbeddedPostgres) -> set[str]:
+    """Those of `write` that are there."""
     with psycopg.connect(server.conninfo()) as connection:
         rows = connection.execute("SELECT username FROM users WHERE password_hash = 'none'")
         return {str(name) for (name,) in rows} & {"before", "after", "last"}
@@ -120,7 +124,7 @@ def restored_users(backed: Backed, at: datetime | None) -> set[str]:
         found: list[str] = []
         verified = asyncio.run(verify_database(there, None, found.append))
         assert (verified.runs, verified.hands, found) == (2, 30, [])
-        return users(server)
+        return marked_users(server)
 
 
 def test_a_restore_to_a_moment_has_what_was_written_before_and_nothing_of_after(
@@ -128,7 +132,7 @@ def test_a_restore_to_a_moment_has_what_was_written_before_and_nothing_of_after(
 ) -> None:
     assert restored_users(backed, backed.moment) == {"before"}
     # The database in use was not touched.
-    assert users(backed.server) == {"before", "after", "last"}
+    assert marked_users(backed.server) == {"before", "after", "last"}
 
 
 def test_a_moment_after_the_last_commit_is_reached_by_the_end_of_the_wal(backed: Backed) -> None:
@@ -160,33 +164,39 @@ def test_whole_backups_are_whole(backed: Backed) -> None:
     assert "WAL reaches" in listed.stdout
 
 
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
+def flip_bit(content: bytes) -> bytes:
+    data = bytearray(content)
     data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    return bytes(data)
+
+
+def flip(path: Path) -> None:
+    path.write_bytes(flip_bit(path.read_bytes()))
 
 
 def test_every_damage_to_a_backup_is_found(backed: Backed) -> None:
     settings, repository = backed.copy("damaged")
     label = repository.bases()[0].label
-    complete, partial = (repository.sealed_wal(name) for name in repository.wal_names()[-2:])
+    kept = Path(settings.backup_directory)
+    base_file = kept / repository.sealed_base(label)
+    complete, partial = (kept / repository.sealed_wal(name) for name in repository.wal_names()[-2:])
     assert partial.name.endswith(".partial.sealed")
     # A bit, and a file under another's name.
-    flip(repository.sealed_base(label))
+    flip(base_file)
     partial.write_bytes(complete.read_bytes())
     found = list(verify(settings, repository, None))
     assert len(found) == 2, found
     assert "damaged" in found[0] and label in found[0]
     assert "does not hold" in found[1] and partial.name in found[1]
     # The command says so too, and nothing of it is restored.
-    environment = {**backed.environment(), "POKERARENA_BACKUP_DIRECTORY": str(repository.path)}
+    environment = {**backed.environment(), "POKERARENA_BACKUP_DIRECTORY": settings.backup_directory}
     said = pokerarena("backup", "verify", **environment)
     assert (said.returncode, said.stdout.splitlines()) == (1, found)
     refused = pokerarena("backup", "restore", str(backed.directory / "never"), **environment)
     assert refused.returncode == 1
     assert "damaged" in refused.stderr
     # Files that are gone.
-    repository.sealed_base(label).unlink()
+    base_file.unlink()
     complete.unlink()
     flip(partial)
     found = list(verify(settings, repository, None))

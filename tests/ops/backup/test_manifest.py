@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pokerarena.ops.backup.manifest import MANIFEST, findings
+from pokerarena.ops.backup.manifest import MANIFEST, Written, findings
 
 
 @pytest.fixture
@@ -32,10 +32,21 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def written(directory: Path) -> dict[str, Written]:
+    """What unpacking says of these files."""
+    return {
+        path.relative_to(directory).as_posix(): Written(
+            path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
+        )
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
 def test_files_that_are_as_listed_are_whole(directory: Path) -> None:
     (directory / "pg_wal").mkdir()
     (directory / "pg_wal" / "anything").write_bytes(b"")
-    assert list(findings(directory)) == []
+    assert list(findings(directory, written(directory))) == []
 
 
 @pytest.mark.parametrize(
@@ -57,6 +68,6 @@ def test_what_is_not_as_listed_is_named(
     directory: Path, damage: Callable[[Path], object], expected: str
 ) -> None:
     damage(directory)
-    found = list(findings(directory))
+    found = list(findings(directory, written(directory)))
     assert len(found) == 1
     assert expected in found[0]

@@ -9,22 +9,25 @@ import pytest
 
 from pokerarena.errors import Conflict, NotFound
 from pokerarena.ops.backup.repository import BaseBackup, Repository, next_segment, segment_of
+from pokerarena.ops.backup.storage import DirectoryStorage
 
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    repository = Repository(tmp_path)
-    repository.base.mkdir()
-    repository.wal.mkdir()
-    return repository
+    return Repository(DirectoryStorage(tmp_path))
+
+
+def put(repository: Repository, file: str) -> None:
+    with repository.storage.writing(file) as out:
+        out.write(b"sealed")
 
 
 def add(repository: Repository, days_old: int, segment: int) -> str:
     finished_at = NOW - timedelta(days=days_old)
     label = repository.new_label(finished_at)
-    repository.sealed_base(label).write_bytes(b"sealed")
+    put(repository, repository.sealed_base(label))
     repository.add(
         BaseBackup(
             label, finished_at, finished_at, f"{segment:024X}", f"0/{segment:X}000000", "18", 1, 1
@@ -35,7 +38,7 @@ def add(repository: Repository, days_old: int, segment: int) -> str:
 
 def add_wal(repository: Repository, *names: str) -> None:
     for name in names:
-        repository.sealed_wal(name).write_bytes(b"sealed")
+        put(repository, repository.sealed_wal(name))
 
 
 def test_old_bases_go_with_the_wal_that_only_they_needed(repository: Repository) -> None:
@@ -49,7 +52,7 @@ def test_old_bases_go_with_the_wal_that_only_they_needed(repository: Repository)
     assert repository.wal_names() == ["00000002.history", *segments[3:], f"{9:024X}.partial"] or (
         set(repository.wal_names()) == {"00000002.history", *segments[3:], f"{9:024X}.partial"}
     )
-    assert not repository.sealed_base(oldest).exists()
+    assert f"{oldest}.sealed" not in repository.storage.names("base")
 
 
 def test_the_last_ones_are_kept_however_old(repository: Repository) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 from pathlib import Path
 
@@ -9,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pokerarena.errors import Unavailable
 from pokerarena.ops.backup import sealed_file
 from pokerarena.ops.backup.sealed_file import DamagedBackup, SealedReader, opened, sealed
+from pokerarena.ops.backup.storage import DirectoryStorage
 
 KEY = bytes(range(32))
 quick = settings(
@@ -20,13 +24,13 @@ quick = settings(
 
 def seal(path: Path, content: bytes, name: str = "name", pieces: int = 3) -> None:
     step = max(1, len(content) // pieces)
-    with sealed(path, KEY, name) as out:
+    with sealed(DirectoryStorage(path.parent), path.name, KEY, name) as out:
         for begin in range(0, len(content), step):
             out.write(content[begin : begin + step])
 
 
 def content_of(path: Path, key: bytes = KEY, name: str = "name") -> bytes:
-    return b"".join(opened(path, key, name))
+    return b"".join(opened(DirectoryStorage(path.parent), path.name, key, name))
 
 
 @quick
@@ -39,7 +43,9 @@ def test_content_of_any_length_comes_back(
         content = random.Random(seed).randbytes(size)
         seal(tmp_path / "file", content)
         assert content_of(tmp_path / "file") == content
-        assert SealedReader(tmp_path / "file", KEY, "name").read() == content
+        assert (
+            SealedReader(opened(DirectoryStorage(tmp_path), "file", KEY, "name")).read() == content
+        )
         if size > 64:
             assert content[:32] not in (tmp_path / "file").read_bytes()
 
@@ -92,11 +98,26 @@ def test_another_name_or_key_does_not_open_it(tmp_path: Path) -> None:
 
 
 def test_a_failure_in_the_middle_leaves_no_file(tmp_path: Path) -> None:
+    storage = DirectoryStorage(tmp_path)
+
     def write_half() -> None:
-        with sealed(tmp_path / "file", KEY, "name") as out:
+        with sealed(storage, "base/file", KEY, "name") as out:
             out.write(b"half")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         write_half()
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "base").iterdir()) == []
+
+
+def test_a_full_disk_is_told_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    storage = DirectoryStorage(tmp_path)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Unavailable, match="No space left"), storage.writing("base/file") as out:
+        out.write(b"content")
+    assert list((tmp_path / "base").iterdir()) == []

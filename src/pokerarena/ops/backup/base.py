@@ -35,7 +35,8 @@ def create(settings: Settings, repository: Repository) -> BaseBackup:
     ]
     plain_bytes = 0
     with repository.turn("create"), tempfile.TemporaryFile() as said:
-        with sealed(repository.sealed_base(label), settings.backup_key_bytes(), label) as out:
+        file = repository.sealed_base(label)
+        with sealed(repository.storage, file, settings.backup_key_bytes(), label) as out:
             process = subprocess.Popen(
                 tether.command(arguments, death_signal=signal.SIGTERM),
                 stdin=subprocess.DEVNULL,
@@ -62,7 +63,7 @@ def create(settings: Settings, repository: Repository) -> BaseBackup:
             start_segment=segment_of(int(start[2]), start[1]),
             end_lsn=end[1],
             server=server,
-            sealed_bytes=repository.sealed_base(label).stat().st_size,
+            sealed_bytes=repository.storage.size_bytes(file),
             plain_bytes=plain_bytes,
         )
         repository.add(backup)

@@ -26,6 +26,8 @@ from pokerarena.ops.verify import Verified, verify_database
 from pokerarena.settings import Settings
 
 EXTRAPOLATE_TO_BYTES: Final = 50_000_000_000
+SAMPLE_MIN_BYTES: Final = 1_000_000_000
+TOO_HIGH: Final = "; too high, as a small database is mostly the fixed cost of a thousand files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +44,33 @@ class Drilled:
 
     @property
     def rto_s(self) -> float:
-        """From the decision to restore until a server answers, all checks included."""
-        return self.restored.took_s + self.start_s + self.verify_s
+        """From the decision to restore until a server answers with every file found whole.
+
+        Verifying the hands runs while the arena serves, and is told on its own.
+        """
+        return self.restored.took_s + self.start_s
 
     def lines(self) -> list[str]:
         """The report, with its arithmetic."""
         restored, base = self.restored, self.restored.base
-        rate = base.plain_bytes / max(restored.unseal_s, 0.001)
+        rate = base.plain_bytes / max(restored.base_s, 0.001)
         scaled_s = EXTRAPOLATE_TO_BYTES / rate
-        whole_s = scaled_s + restored.replay_s + self.start_s
+        rest_s = restored.wal_s + restored.replay_s + self.start_s
+        hands_rate = self.verified.hands / max(self.verify_s, 0.001)
+        too_high = "" if base.plain_bytes >= SAMPLE_MIN_BYTES else TOO_HIGH
         rpo = "unknown, no WAL was shipped" if self.rpo_s is None else f"{self.rpo_s:.2f} s"
         return [
             f"restored    {base.label} to {self.moment.isoformat()}",
             f"schema      {self.schema}",
             f"verified    {self.verified.sentence()}",
             f"RPO         {rpo}: the age of the last WAL in the backups when the drill began",
-            f"RTO         {self.rto_s:.2f} s: unseal {restored.unseal_s:.2f}, "
-            f"replay {restored.replay_s:.2f}, start {self.start_s:.2f}, verify {self.verify_s:.2f}",
+            f"RTO         {self.rto_s:.2f} s until it answers: base {restored.base_s:.2f}, "
+            f"WAL {restored.wal_s:.2f}, replay {restored.replay_s:.2f}, start {self.start_s:.2f}",
+            f"verify      {self.verify_s:.2f} s more, {hands_rate:.0f} hands/s, while it serves",
             f"measured    {base.plain_bytes / 1e6:.1f} MB of files at {rate / 1e6:.1f} MB/s, "
             f"{restored.wal_bytes / 1e6:.1f} MB of WAL",
-            f"RTO, 50 GB  {whole_s / 60:.1f} min until it answers: 50,000 MB / {rate / 1e6:.1f} MB/s "
-            f"= {scaled_s:.0f} s, and replay and start as measured",
+            f"RTO, 50 GB  {(scaled_s + rest_s) / 60:.1f} min: 50,000 MB / {rate / 1e6:.1f} MB/s "
+            f"= {scaled_s:.0f} s, and {rest_s:.1f} s for WAL, replay and start as measured{too_high}",
         ]
 
 

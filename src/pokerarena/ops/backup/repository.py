@@ -1,6 +1,6 @@
 """Where backups lie: base backups, WAL, and how far the WAL reaches.
 
-Owns the layout of the directory, the names of WAL segments, and what may be deleted. Base backups
+Owns the layout of the storage, the names of WAL segments, and what may be deleted. Base backups
 are ``base/LABEL.sealed`` with ``LABEL.json`` beside it; WAL is ``wal/SEGMENT.sealed``, and of the
 segment that is being written ``wal/SEGMENT.partial.sealed``.
 Must never: delete the last base backup, or WAL that a kept one needs.
@@ -16,17 +16,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from pokerarena.errors import ConfigurationError, Conflict, NotFound
+from pokerarena.errors import Conflict, NotFound
 from pokerarena.ops.backup.sealed_file import SUFFIX
-from pokerarena.ops.data_directory import write_private
+from pokerarena.ops.backup.storage import Storage, storage_of
 from pokerarena.settings import Settings
 
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
 _SEGMENTS_OF_A_LOG: Final = 0x1_0000_0000 // SEGMENT_BYTES
 _WAL_NAME: Final = re.compile(r"([0-9A-F]{24})(\.partial)?|[0-9A-F]{8}\.history")
+_DESCRIPTION: Final = ".json"
+_REACH: Final = "reach.json"
+_TEXT_BYTES_MAX: Final = 64 * 1024
 _LABEL_FORMAT: Final = "%Y%m%dT%H%M%SZ"
 
 
@@ -72,43 +74,42 @@ class Pruned(NamedTuple):
 
 
 class Repository:
-    """The backups in one directory."""
+    """The backups in one storage."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.base = path / "base"
-        self.wal = path / "wal"
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
 
     @classmethod
     def of(cls, settings: Settings) -> Repository:
         """The one that the settings name. Raises `ConfigurationError` when they name none."""
-        if not settings.backup_directory:
-            raise ConfigurationError(
-                "POKERARENA_BACKUP_DIRECTORY is not set: name a directory for backups, "
-                "best on another disk or host than the database's."
-            )
-        repository = cls(Path(settings.backup_directory).expanduser().absolute())
-        for directory in (repository.path, repository.base, repository.wal):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return repository
+        return cls(storage_of(settings))
+
+    def _write_text(self, name: str, text: str) -> None:
+        with self.storage.writing(name) as out:
+            out.write(text.encode())
+
+    def _read_text(self, name: str) -> str:
+        with self.storage.reading(name) as source:
+            return source.read(_TEXT_BYTES_MAX).decode()
 
     # -- base backups -------------------------------------------------------------------------
 
     def new_label(self, at: datetime) -> str:
         return at.astimezone(UTC).strftime(_LABEL_FORMAT)
 
-    def sealed_base(self, label: str) -> Path:
-        return self.base / f"{label}{SUFFIX}"
+    def sealed_base(self, label: str) -> str:
+        return f"base/{label}{SUFFIX}"
 
     def add(self, backup: BaseBackup) -> None:
         """Only from now on is it one of the backups."""
-        write_private(self.base / f"{backup.label}.json", backup.to_json())
+        self._write_text(f"base/{backup.label}{_DESCRIPTION}", backup.to_json())
 
     def bases(self) -> list[BaseBackup]:
         """Oldest first."""
         found = [
-            BaseBackup.from_json(path.read_text(encoding="utf-8"))
-            for path in sorted(self.base.glob("*.json"))
+            BaseBackup.from_json(self._read_text(f"base/{name}"))
+            for name in self.storage.names("base")
+            if name.endswith(_DESCRIPTION)
         ]
         return sorted(found, key=lambda backup: backup.finished_at)
 
@@ -125,12 +126,13 @@ class Repository:
 
     # -- WAL ----------------------------------------------------------------------------------
 
-    def sealed_wal(self, name: str) -> Path:
-        return self.wal / f"{name}{SUFFIX}"
+    def sealed_wal(self, name: str) -> str:
+        return f"wal/{name}{SUFFIX}"
 
     def wal_names(self) -> list[str]:
         """Segments, the partial one and histories, by name."""
-        names = (path.name.removesuffix(SUFFIX) for path in self.wal.glob(f"*{SUFFIX}"))
+        files = (name for name in self.storage.names("wal") if name.endswith(SUFFIX))
+        names = (name.removesuffix(SUFFIX) for name in files)
         return sorted(name for name in names if _WAL_NAME.fullmatch(name))
 
     def wal_from(self, segment: str) -> list[str]:
@@ -144,14 +146,14 @@ class Repository:
     def reach(self) -> Reach | None:
         """How far the WAL reaches; None before any was shipped."""
         try:
-            stored = json.loads((self.path / "reach.json").read_text(encoding="utf-8"))
+            stored = json.loads(self._read_text(_REACH))
         except FileNotFoundError:
             return None
         return Reach(datetime.fromisoformat(stored["at"]), stored["lsn"])
 
     def reached(self, reach: Reach) -> None:
         text = json.dumps({"at": reach.at.isoformat(), "lsn": reach.lsn})
-        write_private(self.path / "reach.json", text + "\n")
+        self._write_text(_REACH, text + "\n")
 
     # -- retention ----------------------------------------------------------------------------
 
@@ -162,23 +164,23 @@ class Repository:
         gone = [one for one in bases[: max(0, len(bases) - keep_min)] if one.finished_at < oldest]
         for backup in gone:
             # The description goes first: half a deletion leaves a file, never a false promise.
-            (self.base / f"{backup.label}.json").unlink()
-            self.sealed_base(backup.label).unlink(missing_ok=True)
+            self.storage.delete(f"base/{backup.label}{_DESCRIPTION}")
+            self.storage.delete(self.sealed_base(backup.label))
         kept = bases[len(gone) :]
         segments = 0
         if kept:
             first = min(one.start_segment[8:] for one in kept)
             for name in self.wal_names():
                 if not name.endswith(".history") and name[8:24] < first:
-                    self.sealed_wal(name).unlink()
+                    self.storage.delete(self.sealed_wal(name))
                     segments += 1
         return Pruned(tuple(backup.label for backup in gone), segments)
 
     @contextmanager
     def turn(self, what: str) -> Iterator[None]:
-        """One process at a time does this. Raises `Conflict` (``backup_running``)."""
+        """One process of this machine at a time does this. Raises `Conflict` (``backup_running``)."""
         descriptor = os.open(
-            self.path / f"{what}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            self.storage.locks / f"{what}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

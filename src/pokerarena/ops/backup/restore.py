@@ -15,6 +15,8 @@ import pwd
 import shutil
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,10 +27,13 @@ from pokerarena.ops import system_user
 from pokerarena.ops.backup import manifest
 from pokerarena.ops.backup.repository import BaseBackup, Repository
 from pokerarena.ops.backup.sealed_file import DamagedBackup, SealedReader, opened
+from pokerarena.ops.backup.unpacking import ahead, unpack
 from pokerarena.ops.embedded import EmbeddedPostgres
 from pokerarena.ops.embedded_errors import EmbeddedPostgresError
 from pokerarena.settings import Settings
 
+# Opening and decompressing leave the interpreter's lock to others.
+WAL_STREAMS: Final = 4
 RECOVERY_MAX_S: Final = 6 * 3600.0
 _BUFFER_BYTES: Final = 1024 * 1024
 _NOT_REACHED: Final = "recovery ended before configured recovery target was reached"
@@ -40,13 +45,14 @@ class Restored:
 
     base: BaseBackup
     at: datetime | None
-    unseal_s: float
+    base_s: float
+    wal_s: float
     replay_s: float
     wal_bytes: int
 
     @property
     def took_s(self) -> float:
-        return self.unseal_s + self.replay_s
+        return self.base_s + self.wal_s + self.replay_s
 
 
 def restore(
@@ -75,6 +81,7 @@ def restore(
     if user is not None:
         system_user.ensure(user)
     unseal_base(settings, repository, base, target, user)
+    base_ended_s = time.monotonic()
     spool = target.with_name(target.name + "-wal")
     try:
         wal_bytes = _unseal_wal(settings, repository, base, spool, user)
@@ -83,28 +90,34 @@ def restore(
     finally:
         shutil.rmtree(spool, ignore_errors=True)
     ended_s = time.monotonic()
-    return Restored(base, at, unsealed_s - began_s, ended_s - unsealed_s, wal_bytes)
+    return Restored(
+        base,
+        at,
+        base_s=base_ended_s - began_s,
+        wal_s=unsealed_s - base_ended_s,
+        replay_s=ended_s - unsealed_s,
+        wal_bytes=wal_bytes,
+    )
 
 
 def unseal_base(
     settings: Settings, repository: Repository, base: BaseBackup, target: Path, user: str | None
 ) -> None:
     """A base backup's files, found whole by its manifest."""
-    path = repository.sealed_base(base.label)
-    if not path.exists():
-        raise DamagedBackup(path, "is missing")
+    file, key = repository.sealed_base(base.label), settings.backup_key_bytes()
+    where = repository.storage.where(file)
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     target.chmod(0o700)
-    reader = SealedReader(path, settings.backup_key_bytes(), base.label)
     try:
-        with tarfile.open(fileobj=io.BufferedReader(reader, _BUFFER_BYTES), mode="r|") as archive:
-            archive.extractall(target, filter="data")
-        reader.drain()
+        with closing(ahead(opened(repository.storage, file, key, base.label))) as pieces:
+            reader = SealedReader(pieces)
+            written = unpack(io.BufferedReader(reader, _BUFFER_BYTES), target)
+            reader.drain()
     except tarfile.TarError as error:
-        raise DamagedBackup(path, f"holds no archive ({error})") from None
+        raise DamagedBackup(where, f"holds no archive ({error})") from None
     shutil.rmtree(target / "log", ignore_errors=True)
-    for finding in manifest.findings(target):
-        raise DamagedBackup(path, finding)
+    for finding in manifest.findings(target, written):
+        raise DamagedBackup(where, finding)
     # The socket lies in the database's directory, and its lock came along: it is not ours.
     for stale in target.glob(".s.PGSQL.*"):
         stale.unlink()
@@ -116,16 +129,22 @@ def _unseal_wal(
 ) -> int:
     shutil.rmtree(spool, ignore_errors=True)
     spool.mkdir(mode=0o700)
-    names = repository.wal_from(base.start_segment)
-    count = 0
-    for name in names:
-        whole = name.removesuffix(".partial")
-        if whole != name and whole in names:
-            continue
-        with (spool / whole).open("wb") as out:
-            for piece in opened(repository.sealed_wal(name), settings.backup_key_bytes(), name):
-                out.write(piece)
-                count += len(piece)
+    key = settings.backup_key_bytes()
+
+    def unseal(name: str) -> int:
+        count = 0
+        with (spool / name.removesuffix(".partial")).open("wb") as out:
+            for piece in opened(repository.storage, repository.sealed_wal(name), key, name):
+                count += out.write(piece)
+        return count
+
+    names = set(repository.wal_from(base.start_segment))
+    # A partial one whose whole is there was only not deleted yet.
+    needed = sorted(
+        n for n in names if n == (whole := n.removesuffix(".partial")) or whole not in names
+    )
+    with ThreadPoolExecutor(WAL_STREAMS, thread_name_prefix="backup unsealing") as streams:
+        count = sum(streams.map(unseal, needed))
     _give_to(spool, user)
     return count
 

@@ -4,7 +4,7 @@ Owns the format. A file is a header (magic, key id, salt, name) and frames of at
 AES-256-GCM under a key that belongs to this file alone (HKDF of the backup key and the salt). The
 nonce counts the frames and marks the last one, and the header is authenticated with each: a file
 that is cut, reordered, renamed or changed by one bit does not open. Memory is one frame.
-Must never: leave a half-written file under its final name, or write anything unsealed.
+Must never: write anything unsealed, or give out a byte that was not authenticated.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from pokerarena.errors import ArenaError
+from pokerarena.ops.backup.storage import Readable, Storage, Writable
 
 FRAME_BYTES: Final = 1024 * 1024
 SUFFIX: Final = ".sealed"
@@ -41,14 +41,14 @@ _COMPRESSION: Final = 1
 class DamagedBackup(ArenaError):
     """A file of a backup is not what was written, or not sealed under this key."""
 
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__("backup_damaged", f"{path} {why}.")
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__("backup_damaged", f"{where} {why}.")
 
 
 class SealedWriter:
     """Takes a file's content piece by piece."""
 
-    def __init__(self, out: BinaryIO, key: bytes, name: str) -> None:
+    def __init__(self, out: Writable, key: bytes, name: str) -> None:
         self._out = out
         salt = os.urandom(_SALT_BYTES)
         self._header = _MAGIC + _key_id(key) + salt + _named(name)
@@ -80,69 +80,65 @@ class SealedWriter:
 
 
 @contextmanager
-def sealed(path: Path, key: bytes, name: str) -> Iterator[SealedWriter]:
-    """Write a sealed file; it appears under its name when it is complete and on the disk."""
-    building = path.with_name(path.name + ".new")
-    with building.open("wb") as out:
-        building.chmod(0o600)
-        try:
-            writer = SealedWriter(out, key, name)
-            yield writer
-            writer.end()
-        except BaseException:
-            building.unlink(missing_ok=True)
-            raise
-        out.flush()
-        os.fsync(out.fileno())
-    building.replace(path)
-    _sync_directory(path.parent)
+def sealed(storage: Storage, file: str, key: bytes, name: str) -> Iterator[SealedWriter]:
+    """Write a sealed file; it appears under its name when it is complete."""
+    with storage.writing(file) as out:
+        writer = SealedWriter(out, key, name)
+        yield writer
+        writer.end()
 
 
-def opened(path: Path, key: bytes, name: str) -> Iterator[bytes]:
+def opened(storage: Storage, file: str, key: bytes, name: str) -> Generator[bytes]:
     """The content of a sealed file, piece by piece. Raises `DamagedBackup`.
 
     What was given out before a damage was found is right; that it is all is known at the end only.
     """
-    with path.open("rb") as source:
-        header = source.read(len(_MAGIC) + _KEY_ID_BYTES + _SALT_BYTES)
-        if len(header) < len(_MAGIC) + _KEY_ID_BYTES + _SALT_BYTES or header[:5] != _MAGIC:
-            raise DamagedBackup(path, "is no sealed file of a version that this program reads")
-        key_id, salt = header[len(_MAGIC) :][:_KEY_ID_BYTES], header[-_SALT_BYTES:]
-        if key_id != _key_id(key):
-            raise DamagedBackup(
-                path, f"was sealed under key {key_id.hex()}, not {_key_id(key).hex()}"
-            )
-        named = _named(name)
-        if source.read(len(named)) != named:
-            raise DamagedBackup(path, f"does not hold {name}")
-        yield from _frames(source, path, AESGCM(_file_key(key, salt)), header + named)
+    where = storage.where(file)
+    try:
+        with storage.reading(file) as source:
+            yield from _content(source, where, key, name)
+    except FileNotFoundError:
+        raise DamagedBackup(where, "is missing") from None
 
 
-def _frames(source: BinaryIO, path: Path, aead: AESGCM, header: bytes) -> Iterator[bytes]:
+def _content(source: Readable, where: str, key: bytes, name: str) -> Iterator[bytes]:
+    header = source.read(len(_MAGIC) + _KEY_ID_BYTES + _SALT_BYTES)
+    if len(header) < len(_MAGIC) + _KEY_ID_BYTES + _SALT_BYTES or header[:5] != _MAGIC:
+        raise DamagedBackup(where, "is no sealed file of a version that this program reads")
+    key_id, salt = header[len(_MAGIC) :][:_KEY_ID_BYTES], header[-_SALT_BYTES:]
+    if key_id != _key_id(key):
+        raise DamagedBackup(where, f"was sealed under key {key_id.hex()}, not {_key_id(key).hex()}")
+    named = _named(name)
+    if source.read(len(named)) != named:
+        raise DamagedBackup(where, f"does not hold {name}")
+    yield from _frames(source, where, AESGCM(_file_key(key, salt)), header + named)
+
+
+def _frames(source: Readable, where: str, aead: AESGCM, header: bytes) -> Iterator[bytes]:
     decompressor = zlib.decompressobj()
     number = 0
     prefix = source.read(_LENGTH.size)
     while prefix:
         length = _LENGTH.unpack(prefix)[0] if len(prefix) == _LENGTH.size else 0
         if not _TAG_BYTES <= length <= FRAME_BYTES + _TAG_BYTES:
-            raise DamagedBackup(path, f"is damaged at frame {number}")
+            raise DamagedBackup(where, f"is damaged at frame {number}")
         content = source.read(length)
         prefix = source.read(_LENGTH.size)
         try:
             plain = aead.decrypt(_NONCE.pack(number, not prefix), content, header)
             yield decompressor.decompress(plain)
         except (InvalidTag, zlib.error, ValueError):
-            raise DamagedBackup(path, f"is damaged or cut at frame {number}") from None
+            raise DamagedBackup(where, f"is damaged or cut at frame {number}") from None
         number += 1
     if not decompressor.eof:
-        raise DamagedBackup(path, "is cut")
+        raise DamagedBackup(where, "is cut")
 
 
 class SealedReader(io.RawIOBase):
     """A sealed file as a stream that others can read, such as `tarfile`."""
 
-    def __init__(self, path: Path, key: bytes, name: str) -> None:
-        self._pieces = opened(path, key, name)
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
         self._piece = memoryview(b"")
 
     def readable(self) -> bool:
@@ -176,11 +172,3 @@ def _key_id(key: bytes) -> bytes:
 
 def _file_key(key: bytes, salt: bytes) -> bytes:
     return HKDF(hashes.SHA256(), 32, salt, b"pokerarena backup file").derive(key)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

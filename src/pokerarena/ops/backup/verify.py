@@ -42,14 +42,14 @@ def verify(settings: Settings, repository: Repository, scratch: Path | None) -> 
 
 
 def _wal(settings: Settings, repository: Repository, name: str) -> Iterator[str]:
-    path = repository.sealed_wal(name)
+    file, key = repository.sealed_wal(name), settings.backup_key_bytes()
     try:
-        size = sum(len(piece) for piece in opened(path, settings.backup_key_bytes(), name))
+        size = sum(len(piece) for piece in opened(repository.storage, file, key, name))
     except DamagedBackup as damage:
         yield damage.message
         return
     if not name.endswith(".history") and size != SEGMENT_BYTES:
-        yield f"{path} holds {size} bytes of WAL instead of {SEGMENT_BYTES}."
+        yield f"{repository.storage.where(file)} holds {size} bytes of WAL instead of {SEGMENT_BYTES}."
 
 
 def _gaps(base: BaseBackup, names: list[str]) -> Iterator[str]:

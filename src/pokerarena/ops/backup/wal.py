@@ -43,7 +43,7 @@ class WalShipper:
         self._settings = settings
         self._repository = repository
         self._key = settings.backup_key_bytes()
-        spool = settings.backup_spool_directory or f"{repository.path}-spool"
+        spool = settings.backup_spool_directory or f"{settings.backup_directory}-spool"
         self.spool = Path(spool).expanduser().absolute()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: psycopg.Connection[Any] | None = None
@@ -128,7 +128,10 @@ class WalShipper:
         )
 
     def _flushed(self) -> Reach:
-        """A moment, and the position up to which the server has written at that moment."""
+        """A moment, and the position up to which the server has written at that moment.
+
+        What was committed by then is written: the arena commits synchronously, always.
+        """
         assert self._connection is not None
         row = self._connection.execute(
             "SELECT clock_timestamp(), pg_current_wal_flush_lsn()::text"
@@ -165,7 +168,7 @@ class WalShipper:
             if _COMPLETE.fullmatch(name):
                 self._seal(self.spool / name, name)
                 (self.spool / name).unlink()
-                self._repository.sealed_wal(f"{name}.partial").unlink(missing_ok=True)
+                self._repository.storage.delete(self._repository.sealed_wal(f"{name}.partial"))
         if lsn and lsn == self._partial_reaches:
             return  # nothing was written since
         for name in names:
@@ -182,7 +185,9 @@ class WalShipper:
     def _seal(self, path: Path, name: str) -> None:
         with (
             path.open("rb") as content,
-            sealed(self._repository.sealed_wal(name), self._key, name) as out,
+            sealed(
+                self._repository.storage, self._repository.sealed_wal(name), self._key, name
+            ) as out,
         ):
             while piece := content.read(_PIECE_BYTES):
                 out.write(piece)
