@@ -1,4 +1,4 @@
-"""The settings of operations: rate limits, metrics, traces, backups, logs.
+"""The settings of operations: rate limits, metrics, traces, backups, history, logs.
 
 A part of `settings.Settings`, which is where they are read and where everybody takes them from.
 This module must never read anything itself.
@@ -83,6 +83,20 @@ class OperationsSettings(BaseSettings):
         default=14, ge=1, le=3650, description="base backups older than this are deleted,"
     )
     backup_keep_min: int = Field(default=3, ge=1, le=1000, description="but never the last so many")
+
+    # History.
+    history_months_ahead: int = Field(
+        default=3, ge=1, le=24, description="for so many months ahead workers make partitions"
+    )
+    history_keep_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="`history archive` takes months whose runs are all older; none: keep for ever",
+    )
+    history_archive_directory: str = Field(
+        default="", description="where `history archive` writes; empty: it has to be told"
+    )
 
     # Logs.
     log_level: str = Field(
