@@ -43,7 +43,10 @@ async def measure(url: str, directory: Path) -> int:
     async with open_arena(url, run_lease_s=20, run_lease_renew_s=5) as arena:
         one = await play(arena, 1, 1, directory)
         sizes = {
-            name: await arena.value("SELECT pg_total_relation_size(:name)", name=name)
+            name: await arena.value(
+                "SELECT sum(pg_total_relation_size(relid))::bigint FROM pg_partition_tree(:name)",
+                name=name,
+            )
             for name in RELATIONS
         }
         hands, actions = (

@@ -197,6 +197,10 @@ RUNS_OLDEST_SECONDS = _gauge(
 RUNS_UNATTENDED = _gauge(
     "pokerarena_runs_unattended", "Running runs whose lease is over: no living worker holds them"
 )
+HISTORY_COVERED_UNTIL = _gauge(
+    "pokerarena_history_covered_until_seconds",
+    "Until when there are partitions for hands, as a UNIX time",
+)
 ARENA_LOOKED_AT = _gauge(
     "pokerarena_arena_looked_at_seconds", "When the database was last asked, as a UNIX time"
 )

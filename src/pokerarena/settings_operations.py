@@ -1,4 +1,4 @@
-"""The settings of operations: rate limits, suspension, metrics, traces, backups, logs.
+"""The settings of operations: rate limits, suspension, metrics, traces, backups, history, logs.
 
 A part of `settings.Settings`, which is where they are read and where everybody takes them from.
 This module must never read anything itself.
@@ -144,6 +144,20 @@ class OperationsSettings(BaseSettings):
     def backups_wanted(self) -> bool:
         """Whether backups are made here."""
         return bool(self.backup_directory or self.backup_bucket)
+
+    # History.
+    history_months_ahead: int = Field(
+        default=3, ge=1, le=24, description="for so many months ahead workers make partitions"
+    )
+    history_keep_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="`history archive` takes months whose runs are all older; none: keep for ever",
+    )
+    history_archive_directory: str = Field(
+        default="", description="where `history archive` writes; empty: it has to be told"
+    )
 
     # Logs.
     log_level: str = Field(

@@ -123,6 +123,8 @@ def test_no_revision_holds_a_lock_for_long(database_url: str) -> None:
         # What a function or a trigger will do later is not done by the revision.
         text = re.sub(r"CREATE FUNCTION .*?\$\$.*?\$\$", "", text, flags=re.DOTALL)
         text = re.sub(r"BEFORE UPDATE OR DELETE[^;]*;", "", text)
+        # The way down is taken when the arena is not played.
+        text = re.sub(r'^DOWN_\w+ = """.*?"""', "", text, flags=re.DOTALL | re.MULTILINE)
         changes_rows = re.search(r"\b(UPDATE|DELETE FROM|INSERT INTO)\b", text) is not None
         changes_shape = re.search(r"op\.(add|alter|drop)_column", text) is not None
         assert not (changes_rows and changes_shape), f"{path.name}: split it"

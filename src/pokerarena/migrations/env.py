@@ -9,6 +9,7 @@ from pokerarena.api import models as api_models
 from pokerarena.auth import models as auth_models
 from pokerarena.db import Base
 from pokerarena.history import models as history_models
+from pokerarena.migrations import include_name
 from pokerarena.runs import models as runs_models
 from pokerarena.tables import models as tables_models
 
@@ -20,11 +21,6 @@ MAPPED = (
     history_models,
     api_models,
 )
-
-
-def include_name(name: str | None, kind: str, _parents: object) -> bool:
-    """Leave the queue's own relations out of comparisons."""
-    return not (kind == "table" and name is not None and name.startswith("procrastinate"))
 
 
 def run() -> None:

@@ -24,6 +24,7 @@ from sqlalchemy import Connection, create_engine, pool, text
 from sqlalchemy.exc import OperationalError
 
 from pokerarena.errors import Unavailable
+from pokerarena.migrations import include_name
 from pokerarena.ops import database_roles
 from pokerarena.ops.database_roles import NO_PASSWORDS
 from pokerarena.ops.privileges import DatabaseRole
@@ -91,12 +92,7 @@ def drift(url: str) -> list[Any]:
     with connection(url) as connected:
         context = MigrationContext.configure(
             connected,
-            opts={
-                "compare_type": True,
-                "include_name": lambda name, kind, _parents: (
-                    not (kind == "table" and name is not None and name.startswith("procrastinate"))
-                ),
-            },
+            opts={"compare_type": True, "include_name": include_name},
         )
         return list(compare_metadata(context, Base.metadata))
 

@@ -36,13 +36,14 @@ _MEANING: Final = {
     "ExclusiveLock": "writes wait",
     "AccessExclusiveLock": "reads and writes wait",
 }
+# By their oids: a revision may rename a relation.
 _LOCKS: Final = text(
-    "SELECT DISTINCT c.relname, l.mode FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
+    "SELECT DISTINCT c.oid, l.mode FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
     " WHERE l.pid = pg_backend_pid() AND l.granted AND c.relkind IN ('r', 'p')"
     " AND c.relnamespace = 'public'::regnamespace"
 )
 _FILES: Final = text(
-    "SELECT relname, relfilenode FROM pg_class"
+    "SELECT oid, relname, relfilenode FROM pg_class"
     " WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
 )
 _ROWS: Final = text(
@@ -102,20 +103,23 @@ def _to_come(url: str, current: str | None) -> list[str]:
 
 def _try(url: str, revision: str, rows: dict[str, int]) -> Step:
     with migrate.connection(url) as scratch:
-        before = {str(name): int(node) for name, node in scratch.execute(_FILES)}
+        names: dict[int, str] = {}
+        before: dict[int, int] = {}
+        for oid, name, node in scratch.execute(_FILES):
+            names[oid], before[oid] = name, node
         scratch.commit()
-        locks: dict[str, str] = {}
-        after: dict[str, int] = {}
+        locks: dict[int, str] = {}
+        after: dict[int, int] = {}
 
         def look(**given: Any) -> None:
             connection: Connection = given["ctx"].connection
             for relation, mode in connection.execute(_LOCKS):
-                if mode in HARMLESS or relation not in before or relation == "alembic_version":
+                if mode in HARMLESS or names.get(relation, "alembic_version") == "alembic_version":
                     continue
                 held = locks.get(relation)
                 if held is None or _STRENGTH.index(mode) > _STRENGTH.index(held):
                     locks[relation] = mode
-            after.update({str(name): int(node) for name, node in connection.execute(_FILES)})
+            after.update({oid: node for oid, _, node in connection.execute(_FILES)})
 
         config = migrate.config_of(scratch)
         config.attributes["on_version_apply"] = (look,)
@@ -123,8 +127,13 @@ def _try(url: str, revision: str, rows: dict[str, int]) -> Step:
     return Step(
         revision,
         tuple(
-            Lock(name, mode, after.get(name, before[name]) != before[name], rows.get(name, 0))
-            for name, mode in sorted(locks.items())
+            Lock(
+                names[oid],
+                mode,
+                after.get(oid, before[oid]) != before[oid],
+                rows.get(names[oid], 0),
+            )
+            for oid, mode in sorted(locks.items(), key=lambda lock: names[lock[0]])
         ),
     )
 

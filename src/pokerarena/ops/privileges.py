@@ -105,11 +105,16 @@ RELATIONS: Final[dict[str, Declared]] = {
         ),
         why="the lineup is fixed when the run is ordered; the totals are the worker's",
     ),
-    "hands": Declared(api=READ, worker=("SELECT", "INSERT"), why="append-only"),
+    "hands": Declared(
+        api=READ,
+        worker=("SELECT", "INSERT"),
+        why="append-only; partitions are reached through the whole alone, here and below",
+    ),
     "hand_cards": Declared(api=READ, worker=ADD, why="append-only"),
     "decision_notes": Declared(api=READ, worker=ADD, why="append-only"),
     "void_deals": Declared(api=READ, worker=("SELECT", "INSERT"), why="append-only"),
     "hand_actions": Declared(api=READ, why="a view of `hands`"),
+    "history_archives": Declared(api=READ, why="hands are archived by the owner"),
     "dead_letters": Declared(
         api=("SELECT", "UPDATE (state, closed_at, closed_by)"),
         worker=EVERYTHING,
@@ -139,6 +144,8 @@ SEQUENCES: Final[dict[str, Declared]] = {
 FUNCTIONS: Final[dict[str, frozenset[DatabaseRole]]] = {
     "audit_append": frozenset({DatabaseRole.API}),
     "audit_append_judgement": frozenset({DatabaseRole.WORKER}),
+    "history_covered_until": frozenset({DatabaseRole.WORKER}),
+    "history_ensure_partitions": frozenset({DatabaseRole.WORKER}),
     "procrastinate_defer_jobs_v1": frozenset(DatabaseRole),
     "procrastinate_fetch_job_v2": frozenset({DatabaseRole.WORKER}),
     "procrastinate_finish_job_v1": frozenset({DatabaseRole.WORKER}),

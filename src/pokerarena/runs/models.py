@@ -55,6 +55,9 @@ class Run(Base):
         CheckConstraint("hands_done BETWEEN 0 AND hands_target", name="hands_done"),
         CheckConstraint("deals_reserved >= deals_done", name="deals"),
         CheckConstraint("(status = 'failed') = (failure_code IS NOT NULL)", name="failure"),
+        CheckConstraint(
+            "archive_id IS NULL OR status IN ('completed', 'stopped', 'failed')", name="archived"
+        ),
         Index(
             "uq_runs_active_table",
             "table_id",
@@ -102,6 +105,8 @@ class Run(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    # The archive that its hands are in, or are being written to: it is never played again.
+    archive_id: Mapped[UUID | None] = mapped_column(ForeignKey("history_archives.id"))
 
 
 class RunSeed(Base):

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from pokerarena import metrics
 from pokerarena.db import Database
 from pokerarena.exposition import MetricsServer
+from pokerarena.history.partitions import covered_until
 from pokerarena.jobs import PLAY_RUN_TASK
 from pokerarena.settings import Settings
 from pokerarena.telemetry import get_logger
@@ -96,6 +97,7 @@ async def look(session: AsyncSession) -> None:
     for status, count, age_s, left in await session.execute(_RUNS):
         runs[status] = (count, float(age_s or 0))
         unattended += left
+    covered = await covered_until(session)
     for status, count in jobs.items():
         metrics.QUEUE_JOBS.number(status).set(count)
     metrics.QUEUE_OLDEST_SECONDS.number().set(float(oldest_s or 0))
@@ -103,4 +105,5 @@ async def look(session: AsyncSession) -> None:
         metrics.RUNS_ACTIVE.number(status).set(count)
         metrics.RUNS_OLDEST_SECONDS.number(status).set(age_s)
     metrics.RUNS_UNATTENDED.number().set(unattended)
+    metrics.HISTORY_COVERED_UNTIL.number().set(covered.timestamp() if covered else 0.0)
     metrics.ARENA_LOOKED_AT.number().set(time.time())

@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pokerarena.db import Database
 from pokerarena.errors import ArenaError, Unavailable
+from pokerarena.history.partitions import ensure_partitions
 from pokerarena.ids import IdKind, id_text
 from pokerarena.jobs import CHECKS_QUEUE, RUNS_QUEUE
 from pokerarena.metrics import Aggregate
@@ -48,6 +49,8 @@ QUEUE_STOP_S: Final = 5.0
 DATABASE_CONNECTIONS: Final = 2
 # Taken up so often in a row without a complete hand, a run may be what ends the processes.
 SUSPECT_RECOVERIES: Final = 2
+PARTITIONS_EVERY_S: Final = 3600.0
+PARTITIONS_AGAIN_S: Final = 60.0
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
 
@@ -99,15 +102,17 @@ class Worker:
         queue = asyncio.create_task(self._serve_queue(), name="queue")
         reaper = asyncio.create_task(self._serve_reaper(), name="reaper")
         lookout = asyncio.create_task(self._serve_metrics(), name="metrics")
+        partitions = asyncio.create_task(self._serve_partitions(), name="partitions")
         stopping = asyncio.create_task(self._stopping.wait(), name="stopping")
         await asyncio.wait((queue, reaper, stopping), return_when=asyncio.FIRST_COMPLETED)
         failed = not stopping.done()
         if failed:
             log.error("worker_service_ended", queue=queue.done(), reaper=reaper.done())
         # The order matters: no new runs first, then the hands in progress, then the lease.
-        for task in (queue, reaper, stopping, lookout):
+        services = (queue, reaper, stopping, lookout, partitions)
+        for task in services:
             task.cancel()
-        await asyncio.wait((queue, reaper, stopping, lookout), timeout=QUEUE_STOP_S)
+        await asyncio.wait(services, timeout=QUEUE_STOP_S)
         in_time = await self._players.drain(self._settings.worker_drain_s)
         if not in_time:
             log.error("drain_incomplete", why="player processes were killed at the deadline")
@@ -210,6 +215,20 @@ class Worker:
                     await self._reap_now.wait()
             except TimeoutError:
                 continue
+
+    async def _serve_partitions(self) -> None:
+        """Make room for the coming months; where that fails, hands go to the default partition."""
+        while True:
+            pause_s = PARTITIONS_EVERY_S
+            try:
+                async with self._database.unit_of_work() as session:
+                    made = await ensure_partitions(session, self._settings.history_months_ahead)
+                if made:
+                    log.info("partitions_made", count=made)
+            except (SQLAlchemyError, psycopg.Error, OSError) as error:
+                log.warning("partitions_not_made", why=f"{type(error).__name__}: {error}"[:300])
+                pause_s = PARTITIONS_AGAIN_S
+            await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))  # noqa: S311
 
     async def _serve_metrics(self) -> None:
         port = self._settings.worker_metrics_port
