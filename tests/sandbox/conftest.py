@@ -43,6 +43,10 @@ TIGHT = SandboxLimits(
 
 @pytest.fixture(scope="session")
 def root_tree() -> Path:
+    return shared_root_tree()
+
+
+def shared_root_tree() -> Path:
     """The root file system, built once for these sources and kept where any user may pass."""
     sources = [Path(rootfs.__file__), Path(rootfs_files.__file__)]
     sources += sorted(Path(pokerarena_sdk.__file__).parent.glob("*.py"))

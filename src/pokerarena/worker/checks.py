@@ -25,11 +25,14 @@ from pokerarena.jobs import CHECK_VERSION_TASK, enqueue_check
 from pokerarena.runs.hosted import lodge, usage_report
 from pokerarena.sandbox.checking import check_hosted
 from pokerarena.sandbox.host_client import HostPool
+from pokerarena.sandbox.player import HostedPlayer
+from pokerarena.sandbox.remote_player import RemotePlayer
 from pokerarena.telemetry import get_logger
 
 log = get_logger("worker.checks")
 
 TIME_LIMIT_MS: Final = 5_000
+ROOM_WAIT_S: Final = 300.0
 FINDINGS_KEPT: Final = 20
 SENTENCE_MAX_CHARS: Final = 500
 LOST_PER_ROUND: Final = 100
@@ -60,22 +63,15 @@ async def check_version(database: Database, hosts: HostPool, version_id: UUID) -
         version = await session.get(AgentVersion, version_id)
     if version is None or version.check_status != CheckStatus.PENDING.value:
         return
-    player = lodge(hosts, version)
-    findings: list[dict[str, Any]] = []
-    summary = None
-    # Closed at once whatever happens: the sandbox must not wait for a garbage collector.
-    async with aclosing(check_hosted(player, time_limit_ms=TIME_LIMIT_MS)) as items:
-        async for item in items:
-            if isinstance(item, Summary):
-                summary = item
-            elif item.code == FallbackReason.INFRASTRUCTURE.value:
-                raise Unavailable(
-                    "check_interrupted", f"The check was interrupted: {item.sentence}"
-                )
-            else:
-                findings.append(_finding(item))
-    if summary is None:
-        raise Unavailable("check_interrupted", "The check came to no end.")
+    # It is over in seconds, and whoever has just uploaded an agent waits for it.
+    booking = hosts.book(urgent=True)
+    try:
+        if not await booking.held(ROOM_WAIT_S):
+            raise Unavailable("no_agent_host", "No agent-host had room for the check.")
+        player = lodge(booking, version)
+        findings, summary = await _play_check(player)
+    finally:
+        booking.release()
     # Errors first: they decide, and what is beyond the bound is only counted.
     findings.sort(key=lambda finding: finding["severity"] != Severity.ERROR.value)
     report = {
@@ -98,6 +94,27 @@ async def check_version(database: Database, hosts: HostPool, version_id: UUID) -
         errors=summary.errors,
         stored=stored,
     )
+
+
+async def _play_check(
+    player: HostedPlayer | RemotePlayer,
+) -> tuple[list[dict[str, Any]], Summary]:
+    findings: list[dict[str, Any]] = []
+    summary = None
+    # Closed at once whatever happens: the sandbox must not wait for a garbage collector.
+    async with aclosing(check_hosted(player, time_limit_ms=TIME_LIMIT_MS)) as items:
+        async for item in items:
+            if isinstance(item, Summary):
+                summary = item
+            elif item.code == FallbackReason.INFRASTRUCTURE.value:
+                raise Unavailable(
+                    "check_interrupted", f"The check was interrupted: {item.sentence}"
+                )
+            else:
+                findings.append(_finding(item))
+    if summary is None:
+        raise Unavailable("check_interrupted", "The check came to no end.")
+    return findings, summary
 
 
 async def requeue_lost_checks(session: AsyncSession) -> int:
