@@ -166,6 +166,14 @@ RUNS_RECOVERED = _counter(
     "pokerarena_runs_recovered", "Runs that the reaper found without a worker, by what it did",
     "outcome", begin_with=("queued_again", "given_up"),
 )  # fmt: skip
+RUNS_WITHOUT_ROOM = _gauge(
+    "pokerarena_runs_without_room", "Claimed runs whose hosted agents wait for an agent-host"
+)
+ROOM_SECONDS = _histogram(
+    "pokerarena_agent_host_wait_seconds",
+    "How long a run with hosted agents waited for room on an agent-host, if it had to",
+    bounds=LATENCY_S,
+)
 PLAYERS_DIED = _counter("pokerarena_player_processes_died", "Player processes that ended unasked")
 PLAYERS = _gauge("pokerarena_player_processes", "Player processes of this worker that live")
 PLAYER_CPU_SECONDS = _counter(

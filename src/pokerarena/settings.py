@@ -255,7 +255,15 @@ class Settings(SecretSettings, IdentitySettings, OperationsSettings):
         default=120.0,
         gt=0,
         le=3600,
-        description="how long a run waits for an agent-host with room before it fails",
+        description="how long a run waits for its agents to start on an agent-host that has room "
+        "before it fails; for room it waits as long as it takes",
+    )
+    agent_host_waiting_max: int = Field(
+        default=200,
+        ge=1,
+        le=10_000,
+        description="runs of one player process that wait for room on an agent-host; further ones "
+        "wait in the queue",
     )
     upload_max_bytes: int = Field(
         default=16 * 1024 * 1024,

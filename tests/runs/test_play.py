@@ -236,3 +236,38 @@ async def test_every_state_of_a_watched_hand_is_offered_and_none_of_an_unwatched
     assert not unwatched.moments
     assert len(watched.moments) == sum(len(hand.actions) + 1 for hand in watched.hands)
     assert sum(moment.hand.complete for moment in watched.moments) == 5
+
+
+class Inn:
+    """A lodging that is full now and then, and says how often it was asked."""
+
+    def __init__(self, *answers: bool) -> None:
+        self._answers = list(answers)
+        self.asked = 0
+
+    async def ready(self, within_s: float) -> bool:
+        self.asked += 1
+        return self._answers.pop(0) if self._answers else True
+
+
+async def test_no_hand_begins_while_the_agents_have_no_place() -> None:
+    players = {1: Told("tight", 1, void_hands=[2]), 2: Told("caller", 2)}
+    recorder, inn = Recorder(), Inn(False, False, True, True, True, True, False, False, True)
+    outcome = await play_run(
+        spec([1, 2], 4, Format.CASH), seat(players), recorder, Control(), Clock(), inn
+    )
+    assert outcome.end == "completed"
+    assert [void.value for _, void in recorder.voids] == ["infrastructure"]
+    # One void hand, and no second one while there was no place.
+    assert recorder.reserved == [1, 2, 3, 4, 5]
+    assert inn.asked > 9
+
+
+async def test_a_run_that_waits_for_a_place_can_be_stopped() -> None:
+    control, players = Control(), {1: Told("tight", 1), 2: Told("caller", 2)}
+    control.ask(Halt.STOP)
+    outcome = await play_run(
+        spec([1, 2], 4, Format.CASH), seat(players), Recorder(), control, Clock(), Inn(*[False] * 9)
+    )
+    assert (outcome.end, outcome.hands_done) == ("stopped", 0)
+    assert all(player.messages == [] and player.closed for player in players.values())

@@ -24,6 +24,7 @@ from pokerarena.sandbox.home import CGROUP_PARENT
 from pokerarena.sandbox.host_client import HostAddress, HostConnection, HostPool
 from pokerarena.sandbox.player import HostedPlayer
 from pokerarena.sandbox.remote_player import RemotePlayer
+from pokerarena.sandbox.runtime import RuntimeName
 from pokerarena.sandbox.service_tokens import (
     TokenJudge,
     TokenMaker,
@@ -119,6 +120,7 @@ async def pool_for(tokens):
     def make(*hosts):
         pool = HostPool([HostAddress(host.name, host.socket) for host in hosts], tokens, load)
         pools.append(pool)
+        pool.host_folder = hosts[0].folder
         pool.packages, pool.loads = packages, loads
         return pool
 
@@ -128,22 +130,26 @@ async def pool_for(tokens):
     await asyncio.sleep(0.05)
 
 
+async def no_package(digest):
+    raise AssertionError(digest)
+
+
 WAYS = ["frames", "leases"]
 
 
-def remote(pool, source, limits=TIGHT, way="frames", **manifest):
+def remote(pool, source, limits=TIGHT, way="frames", booking=None, **manifest):
     """A player on a host: its callbacks as frames, or on a sandbox leased from it."""
+    booking = booking or pool.book(1, limits)
     package = read_upload(upload(source, **manifest))
     pool.packages[package.digest] = pack(package)
     pool.last_digest = package.digest
     if way == "leases":
-        player = pool.player(package.digest, package.manifest, limits)
+        player = booking.player(package.digest, package.manifest)
         assert isinstance(player, HostedPlayer)
         return player
     return RemotePlayer(
-        pool, package.digest, package.manifest.max_in_flight, limits,
-        events=package.manifest.events,
-    )  # fmt: skip
+        booking, package.digest, package.manifest.max_in_flight, events=package.manifest.events
+    )
 
 
 def host_of(agent):
@@ -250,17 +256,66 @@ async def test_with_no_host_left_it_is_infrastructure_until_one_comes_back(
     await agent.player.close()
 
 
-async def test_a_full_host_refuses_and_the_worker_takes_another(start_host, pool_for):
+async def test_a_full_host_lets_wait_and_the_worker_takes_another_meanwhile(start_host, pool_for):
     small = start_host("one", "--players-max", "1")
     large = start_host("two", "--players-max", "2")
     pool = pool_for(small, large)
-    agents = [await opened(pool, CALLER) for _ in range(3)]
+    bookings = [pool.book(1, TIGHT) for _ in range(3)]
+    agents = [await opened(pool, CALLER, booking=one) for one in bookings]
     assert sorted(host_of(agent) for agent in agents) == ["one", "two", "two"]
-    with pytest.raises(Unavailable, match="no room"):
-        await opened(pool, CALLER)
+    late = pool.book(1, TIGHT)
+    assert not await late.held(0.2)
+    with pytest.raises(Unavailable, match="has room"):
+        await opened(pool, CALLER, booking=late)
     await agents[0].player.close()
-    again = await opened(pool, CALLER)
+    bookings[0].release()
+    again = await opened(pool, CALLER, booking=late)
     assert (await again.ask()).action == "call"
+
+
+async def test_room_for_a_run_is_given_as_a_whole_in_the_order_of_arrival(start_host, pool_for):
+    pool, other = (pool_for(host) for host in [start_host("one", "--players-max", "4")] * 2)
+    first, rest = pool.book(3, TIGHT), pool.book(1, TIGHT)
+    assert await first.held(10)
+    assert await rest.held(10)
+    # A large one waits; a small one that would fit earlier does not overtake it.
+    large, small = pool.book(4, TIGHT), other.book(1, TIGHT)
+    assert not await large.held(0.2)
+    assert not await small.held(0.2)
+    first.release()
+    assert not await small.held(0.2)
+    assert not await large.held(0.2)
+    # One that lost its host, or is over in seconds, goes first.
+    urgent = other.book(3, TIGHT, urgent=True)
+    assert await urgent.held(10)
+    urgent.release()
+    rest.release()
+    assert await large.held(10)
+    assert not await small.held(0.2)
+    large.release()
+    assert await small.held(10)
+    # More than there will ever be is no reason to wait.
+    with pytest.raises(Unavailable, match="never has room for 5 agents"):
+        await pool.book(5, TIGHT).held(10)
+    with pytest.raises(Unavailable, match="offers runc"):
+        await pool.book(1, TIGHT, RuntimeName.RUNSC).held(10)
+
+
+async def test_agents_beyond_the_booked_number_are_not_started(start_host, pool_for):
+    pool = pool_for(start_host())
+    booking = pool.book(1, TIGHT)
+    agent = await opened(pool, CALLER, booking=booking)
+    with pytest.raises(Unavailable, match="no booked room"):
+        await opened(pool, CALLER, booking=booking)
+    # What is still in it ends when the room is given back.
+    [instance] = [path.name for path in (pool.host_folder / "base-one").iterdir()]
+    booking.release()
+    deadline_s = time.monotonic() + 10
+    parent = f"{CGROUP_PARENT}/{instance}"
+    while cgroups.leftovers(cgroups.detect(), parent) and time.monotonic() < deadline_s:
+        await asyncio.sleep(0.05)
+    assert cgroups.leftovers(cgroups.detect(), parent) == []
+    await agent.player.close()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -354,10 +409,10 @@ async def test_without_a_valid_token_nothing_is_done(start_host, keys):
     host = start_host()
     stranger = TokenMaker(Ed25519PrivateKey.generate(), "worker-1", time.time)
     with pytest.raises(Unavailable):
-        await HostConnection(HostAddress("one", host.socket), stranger).connect()
+        await HostConnection(HostAddress("one", host.socket), stranger, no_package).connect()
     # Frames before the token end the connection.
     reader, writer = await asyncio.open_unix_connection(str(host.socket))
-    frame = wire._encode(wire.OpenPlayer(1, "0" * 64, {}, None))
+    frame = wire._encode(wire.OpenPlayer(1, 1, "0" * 64, {}, None))
     writer.write(len(frame).to_bytes(4, "big") + frame)
     with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
         await reader.readexactly(1)
@@ -399,7 +454,8 @@ async def test_over_tls_it_works_the_same(start_host, keys, tokens, tmp_path):
         return pack(package)
 
     pool = HostPool([HostAddress("one", None, address, int(port), context)], tokens, load)
-    player = RemotePlayer(pool, package.digest, 1, TIGHT)
+    player = pool.book(1, TIGHT).player(package.digest, package.manifest)
+    assert isinstance(player, RemotePlayer)
     await player.open()
     assert (await Hosted(player).ask()).action == "call"
     await player.close()
@@ -408,7 +464,7 @@ async def test_over_tls_it_works_the_same(start_host, keys, tokens, tmp_path):
     # A client that does not know the certificate refuses to talk.
     strict = HostAddress("one", None, address, int(port), ssl.create_default_context())
     with pytest.raises(Unavailable):
-        await HostConnection(strict, tokens).connect()
+        await HostConnection(strict, tokens, no_package).connect()
     await asyncio.sleep(0.1)
 
 

@@ -182,16 +182,21 @@ async def renew(session: AsyncSession, epochs: Mapping[UUID, int], *, lease_s: f
 
 
 async def hand_back(
-    session: AsyncSession, run_id: UUID, epoch: int, settlement: Settlement
+    session: AsyncSession,
+    run_id: UUID,
+    epoch: int,
+    settlement: Settlement,
+    *,
+    delay_s: float = 0.0,
 ) -> bool:
-    """Give a running run back, with a new job that any worker may take at once.
+    """Give a running run back, with a new job that any worker may take, at once or after a delay.
 
     False when the epoch is no longer the present one.
     """
     # The run stays `running`: raising the epoch here stops whatever of this one still lives.
     if not await _end_epoch(session, run_id, epoch, settlement, {"epoch": epoch + 1}):
         return False
-    job_id = await enqueue_run(session, run_id)
+    job_id = await enqueue_run(session, run_id, delay_s=delay_s)
     await session.execute(update(Run).where(Run.id == run_id).values(job_id=job_id))
     return True
 

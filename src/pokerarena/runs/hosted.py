@@ -1,13 +1,13 @@
 """Hosted agents in their seats: the agent-hosts of a worker, and patience with them.
 
 Owns the way from settings to a pool of agent-hosts, and what a run does while none has room or is
-there: it waits. Packages are fetched here, from the database, only when a host lacks them.
+there: it waits. A run has one booking for all its hosted seats. Packages are fetched here, from the
+database, only when a host lacks them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import ssl
 import time
 from collections.abc import Mapping
@@ -18,28 +18,31 @@ from uuid import UUID
 from sqlalchemy import exists, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from pokerarena import metrics
 from pokerarena.agents.models import AgentVersion
 from pokerarena.agents.packages import read_package
-from pokerarena.agents.player import Failure, FallbackReason, Reply
+from pokerarena.agents.player import Reply
 from pokerarena.auth.permissions import Principal
 from pokerarena.db import Database
 from pokerarena.errors import ArenaError, ConfigurationError, NotFound, Unavailable
 from pokerarena.protocol.messages import Callback, HandEnd, RunEnd, RunStart
 from pokerarena.runs.models import Run, RunSeat
-from pokerarena.runs.seams import RunFault
+from pokerarena.runs.seams import Crowded, RunFault
 from pokerarena.runs.viewers import see_run
+from pokerarena.sandbox.booking import Booking
 from pokerarena.sandbox.host_client import HostAddress, HostPool
 from pokerarena.sandbox.player import HostedPlayer
 from pokerarena.sandbox.remote_player import RemotePlayer
 from pokerarena.sandbox.service_tokens import TokenMaker, parse_private_key
 from pokerarena.settings import ENV_PREFIX, Settings
+from pokerarena.telemetry import get_logger
 from pokerarena_sdk import manifest as manifests
 
-RETRY_PAUSE_S: Final = (0.2, 0.6)
-# Less than a seat grants a player of ours beyond its deadline.
-RECOVERY_WAIT_S: Final = 4.0
+log = get_logger("runs.hosted")
+
 STDERR_KEPT_CHARS: Final = 16_000
 ENDS_KEPT: Final = 5
+_HOPELESS: Final = ("package_gone",)
 
 
 def host_pool(settings: Settings, database: Database, subject: str) -> HostPool | None:
@@ -78,43 +81,38 @@ def _address(text: str, settings: Settings) -> HostAddress:
     )
 
 
-def lodge(hosts: HostPool, version: AgentVersion) -> HostedPlayer | RemotePlayer:
-    """A player for a hosted version, not opened yet."""
-    assert version.package_digest is not None, "the schema says so"
-    return hosts.player(version.package_digest.hex(), manifests.parse(version.manifest))
-
-
 class HostedSeat:
     """Implements `agents.player.Player`: a hosted player that outlives the loss of its host."""
 
-    def __init__(self, player: HostedPlayer | RemotePlayer, wait_s: float) -> None:
+    def __init__(self, player: HostedPlayer | RemotePlayer) -> None:
         self._player = player
-        self._wait_s = wait_s
+        self._opened = False
 
     @property
     def max_in_flight(self) -> int:
         return self._player.max_in_flight
 
+    @property
+    def at_play(self) -> bool:
+        """Whether there is nothing of ours to wait for before it is asked."""
+        return not self._opened or not self._player.hindered
+
     async def open(self, run_start: RunStart) -> None:
-        """Wait for a host with room; `RunFault` when there is none for too long."""
-        give_up_s = time.monotonic() + self._wait_s
-        while True:
-            try:
-                await self._player.open(run_start)
-            except ArenaError as error:
-                if error.code == "package_gone" or time.monotonic() > give_up_s:
-                    raise RunFault(error.code, error.message) from None
-            else:
-                return
-            # Runs that wait together must not ask together.
-            await asyncio.sleep(random.uniform(*RETRY_PAUSE_S))  # noqa: S311 - jitter
+        """Start the agent. A fault of ours that may pass is `recovered` from before the first hand."""
+        self._opened = True
+        try:
+            await self._player.open(run_start)
+        except ArenaError as error:
+            if error.code in _HOPELESS:
+                raise RunFault(error.code, error.message) from None
+            log.warning("agent_not_started", code=error.code, reason=error.message)
+
+    async def recovered(self, within_s: float) -> bool:
+        """Whether no fault of ours keeps it from playing, now or within this time."""
+        return not self._opened or await self._player.recovered(within_s)
 
     async def decide(self, callback: Callback, deadline_ms: int) -> Reply:
-        reply = await self._player.decide(callback, deadline_ms)
-        if isinstance(reply, Failure) and reply.reason is FallbackReason.INFRASTRUCTURE:
-            # This hand is void in any case; the next one shall find the agent running again.
-            await self._player.recovered(RECOVERY_WAIT_S)
-        return reply
+        return await self._player.decide(callback, deadline_ms)
 
     async def tell(self, message: HandEnd | RunEnd) -> None:
         await self._player.tell(message)
@@ -125,6 +123,93 @@ class HostedSeat:
     def report(self) -> dict[str, Any]:
         """What its sandboxes used and said, bounded, for the agent's owner."""
         return usage_report(self._player)
+
+
+class WaitingRuns:
+    """The runs of one process that wait for room on an agent-host, bounded in number."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._since_s: dict[RunLodging, float] = {}
+
+    def begin(self, lodging: RunLodging) -> None:
+        """It waits from now on. Raises `Crowded` for a run that has not begun, beyond the bound."""
+        if lodging in self._since_s:
+            return
+        if len(self._since_s) >= self._most and not lodging.begun:
+            raise Crowded
+        self._since_s[lodging] = time.monotonic()
+        metrics.RUNS_WITHOUT_ROOM.number().set(len(self._since_s))
+
+    def end(self, lodging: RunLodging) -> None:
+        """It waits no longer."""
+        since_s = self._since_s.pop(lodging, None)
+        if since_s is not None:
+            metrics.RUNS_WITHOUT_ROOM.number().set(len(self._since_s))
+            metrics.ROOM_SECONDS.distribution().observe(time.monotonic() - since_s)
+
+
+class RunLodging:
+    """Implements `runs.seams.Lodging`: one booking for all hosted seats of a run, and patience.
+
+    For room it waits as long as it takes, in the order of arrival. Where there is room and an agent
+    cannot be started all the same, something of ours is broken, and the run fails after a while.
+    """
+
+    def __init__(self, booking: Booking, waiting: WaitingRuns, start_wait_s: float) -> None:
+        self._booking = booking
+        self._waiting = waiting
+        self._start_wait_s = start_wait_s
+        self._stuck_since_s: float | None = None
+        self._seats: list[HostedSeat] = []
+        self.begun = False
+
+    def seat(self, version: AgentVersion) -> HostedSeat:
+        """A seat for a hosted version, within the booking; not opened yet."""
+        seat = HostedSeat(lodge(self._booking, version))
+        self._seats.append(seat)
+        return seat
+
+    async def ready(self, within_s: float) -> bool:
+        """Whether all of them can play, now or within this time."""
+        if self._booking.connection is not None and all(seat.at_play for seat in self._seats):
+            self._arrived()
+            return True
+        self._waiting.begin(self)
+        if not await self._booking.held(within_s):
+            self._stuck_since_s = None
+            return False
+        recovered = await asyncio.gather(*[seat.recovered(within_s) for seat in self._seats])
+        if self._booking.connection is None:
+            return False
+        if all(recovered):
+            self._arrived()
+            return True
+        now_s = time.monotonic()
+        self._stuck_since_s = self._stuck_since_s or now_s
+        if now_s - self._stuck_since_s > self._start_wait_s:
+            raise RunFault(
+                "infrastructure",
+                f"An agent could not be started within {self._start_wait_s:g} s although its "
+                "agent-host has room; look into that agent-host's log before you resume the run.",
+            )
+        return False
+
+    def close(self) -> None:
+        """Give the room back."""
+        self._waiting.end(self)
+        self._booking.release()
+
+    def _arrived(self) -> None:
+        self._stuck_since_s = None
+        self.begun = True
+        self._waiting.end(self)
+
+
+def lodge(booking: Booking, version: AgentVersion) -> HostedPlayer | RemotePlayer:
+    """A player for a hosted version within a booking, not opened yet."""
+    assert version.package_digest is not None, "the schema says so"
+    return booking.player(version.package_digest.hex(), manifests.parse(version.manifest))
 
 
 def usage_report(player: HostedPlayer | RemotePlayer) -> dict[str, Any]:

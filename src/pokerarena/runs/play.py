@@ -32,6 +32,7 @@ from pokerarena.runs.seams import (
     Clock,
     Control,
     Halt,
+    Lodging,
     Moment,
     PlayedUnit,
     Recorder,
@@ -52,6 +53,8 @@ VOIDS_IN_A_ROW_MAX: Final = 8
 VOID_PAUSE_S: Final = 0.05
 VOID_PAUSE_CAP_S: Final = 2.0
 FALLBACKS_LOGGED_PER_SEAT: Final = 3
+# How often a run that waits for a place for its agents looks whether it is to halt.
+LODGING_LOOK_S: Final = 0.5
 
 
 async def play_run(
@@ -60,14 +63,15 @@ async def play_run(
     recorder: Recorder,
     control: Control,
     clock: Clock,
+    lodging: Lodging | None = None,
 ) -> RunOutcome:
-    """Play until the target, the end of the game, or a halt. Raises `RunFault`."""
-    run = _Run(spec, seating, recorder, control, clock)
+    """Play until the target, the end of the game, or a halt. Raises `RunFault` and `Crowded`."""
+    run = _Run(spec, seating, recorder, control, clock, lodging)
     try:
-        await run.open()
+        opened = await run.open()
         end = await run.play()
         await recorder.flush()
-        if end != "drained":
+        if opened and end != "drained":
             await run.tell_end(end)
         return RunOutcome(end, run.hands_done, run.totals)
     finally:
@@ -84,6 +88,7 @@ class _Run:
         recorder: Recorder,
         control: Control,
         clock: Clock,
+        lodging: Lodging | None,
     ) -> None:
         self.hands_done = spec.hands_done
         self.totals = spec.totals
@@ -92,6 +97,7 @@ class _Run:
         self._recorder = recorder
         self._control = control
         self._clock = clock
+        self._lodging = lodging
         self._position = spec.position
         self._last_deal = spec.deals_done
         self._viewers = {seat: Viewer.of_seats((seat,)) for seat in seating}
@@ -169,6 +175,8 @@ class _Run:
     async def _play_unit(self, unit: tuple[HandSetup, ...]) -> _Finished | None:
         """Play the hands of one deal; after a fault of ours, with another deal."""
         for attempt in range(VOIDS_IN_A_ROW_MAX):
+            if not await self._lodged():
+                return None
             self._last_deal += 1
             deal_no = self._last_deal
             await self._recorder.reserve(deal_no)
@@ -291,8 +299,22 @@ class _Run:
 
     # -- messages to agents -------------------------------------------------------------------
 
-    async def open(self) -> None:
-        """Open every player, all at once: one that is slow to open delays nobody else."""
+    async def _lodged(self) -> bool:
+        """Wait until the agents have a place to play in; false when the run is to halt before."""
+        if self._lodging is None:
+            return True
+        while not await self._lodging.ready(LODGING_LOOK_S):
+            if self._control.halt is not None:
+                return False
+        return True
+
+    async def open(self) -> bool:
+        """Open every player, all at once: one that is slow to open delays nobody else.
+
+        False when the run is to halt before they can play.
+        """
+        if not await self._lodged():
+            return False
         rules = self._spec.rules
         stakes = self._rules_at(rules.level_of(self.hands_done + 1))
         lineup = tuple([LineupSeat(seat, taken.name) for seat, taken in self._seating.items()])
@@ -321,6 +343,7 @@ class _Run:
         except ExceptionGroup as failed:
             # One that cannot be opened ends the run, with its own words.
             raise failed.exceptions[0] from None
+        return await self._lodged()
 
     async def _tell_result(self, hand: Hand, ids: HandIds) -> None:
         for seat in self._listeners:

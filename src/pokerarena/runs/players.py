@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import select
@@ -23,7 +24,7 @@ from pokerarena.agents.registry import egress_policy, open_signing_secret
 from pokerarena.agents.seat import SeatedPlayer, SeatSettings
 from pokerarena.ids import IdKind, id_text
 from pokerarena.runs.formats import RunRules
-from pokerarena.runs.hosted import HostedSeat, lodge
+from pokerarena.runs.hosted import RunLodging, WaitingRuns
 from pokerarena.runs.models import RunSeat
 from pokerarena.runs.seams import RunFault, Seating
 from pokerarena.sandbox.host_client import HostPool
@@ -40,12 +41,20 @@ async def load_versions(
     return {version.id: version for version in found}
 
 
+class Lineup(NamedTuple):
+    """Players in all seats, and the place where the hosted ones are kept."""
+
+    seating: dict[int, Seating]
+    lodging: RunLodging | None
+
+
 class SeatBuilder:
     """Builds players; one per process, because all its HTTP players share their connections."""
 
     def __init__(self, settings: Settings, sealer: Sealer, hosts: HostPool | None = None) -> None:
         self._settings = settings
         self._hosts = hosts
+        self._waiting = WaitingRuns(settings.agent_host_waiting_max)
         self._sealer = sealer
         self._dialer = Dialer(egress_policy(settings), dial_limits(settings))
 
@@ -56,12 +65,13 @@ class SeatBuilder:
         versions: Mapping[UUID, AgentVersion],
         rules: RunRules,
         seed: bytes,
-    ) -> dict[int, Seating]:
+    ) -> Lineup:
         """A player in every seat. Raises `RunFault` when one cannot be seated."""
         seating = {}
+        lodging = self._lodging(seats, versions)
         for seat in seats:
             version = versions[seat.version_id]
-            player = await self._player(run_id, seat.seat_no, version, seed)
+            player = await self._player(run_id, seat.seat_no, version, seed, lodging)
             limits = SeatSettings(
                 time_limit_ms=rules.action_time_ms,
                 time_bank_ms=seat.time_bank_ms,
@@ -74,23 +84,42 @@ class SeatBuilder:
                 version.wants_events,
                 id_text(IdKind.VERSION, version.id),
             )
-        return seating
+        return Lineup(seating, lodging)
+
+    def _lodging(
+        self, seats: Sequence[RunSeat], versions: Mapping[UUID, AgentVersion]
+    ) -> RunLodging | None:
+        """One booking for all hosted seats: none of them may hold room that another waits for."""
+        hosted = [
+            seat for seat in seats if versions[seat.version_id].kind == VersionKind.HOSTED.value
+        ]
+        if not hosted:
+            return None
+        if self._hosts is None:
+            raise RunFault(
+                "hosted_unavailable",
+                f"Seat {hosted[0].seat_no} has a hosted version, and this worker knows no "
+                "agent-host; start one and name it in POKERARENA_AGENT_HOSTS, or seat an http or "
+                "house version.",
+            )
+        booking = self._hosts.book(len(hosted))
+        return RunLodging(booking, self._waiting, self._settings.agent_host_wait_s)
 
     async def _player(
-        self, run_id: UUID, seat_no: int, version: AgentVersion, seed: bytes
+        self,
+        run_id: UUID,
+        seat_no: int,
+        version: AgentVersion,
+        seed: bytes,
+        lodging: RunLodging | None,
     ) -> Player:
         if version.kind == VersionKind.HOUSE.value:
             assert version.house_name is not None, "the schema says so"
             return house_player(version.house_name, seed, run_id, seat_no)
         if version.kind == VersionKind.HTTP.value:
             return await self._http_player(version)
-        if self._hosts is None:
-            raise RunFault(
-                "hosted_unavailable",
-                f"Seat {seat_no} has a hosted version, and this worker knows no agent-host; start "
-                "one and name it in POKERARENA_AGENT_HOSTS, or seat an http or house version.",
-            )
-        return HostedSeat(lodge(self._hosts, version), self._settings.agent_host_wait_s)
+        assert lodging is not None, "there is one for every lineup with a hosted version"
+        return lodging.seat(version)
 
     async def _http_player(self, version: AgentVersion) -> HttpPlayer:
         assert version.callback_url is not None, "the schema says so"

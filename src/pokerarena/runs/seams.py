@@ -101,6 +101,17 @@ class Recorder(Protocol):
         """Offer a hand in progress to those who watch; only called while `watched`."""
 
 
+class Lodging(Protocol):
+    """A place where the run's agents are kept, for those that are not somewhere else."""
+
+    async def ready(self, within_s: float) -> bool:
+        """Whether they can play, or can within this time. Raises what ends the run, or `Crowded`."""
+
+
+class Crowded(Exception):
+    """Too many runs wait here for a place already: this one waits in the queue."""
+
+
 class RunFault(Exception):
     """The run cannot go on, for a reason with a stable code; it can be resumed."""
 

@@ -21,9 +21,9 @@ from typing import NoReturn
 
 from pokerarena.errors import ArenaError, ConfigurationError
 from pokerarena.sandbox import rootfs
+from pokerarena.sandbox.agent_host import AgentHost, HostSettings
 from pokerarena.sandbox.confinement import cut_off, refuse_secrets
 from pokerarena.sandbox.home import DEFAULT_BASE, SandboxHome
-from pokerarena.sandbox.host_connection import AgentHost, HostSettings
 from pokerarena.sandbox.limits import MIB
 from pokerarena.sandbox.runtime import RuntimeName, find_runtime
 from pokerarena.sandbox.service_tokens import TokenJudge, read_public_key
@@ -62,7 +62,6 @@ async def serve(
     finally:
         server.close()
         await host.close()
-        host.home.close()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -79,7 +78,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rootfs", type=Path, required=True)
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--base", type=Path, default=DEFAULT_BASE)
-    parser.add_argument("--runtime", type=RuntimeName, default=RuntimeName.RUNC)
+    parser.add_argument(
+        "--runtime", type=RuntimeName, action="append", help="repeat it to offer several"
+    )
     parser.add_argument("--socket", type=Path)
     parser.add_argument("--listen", help="HOST:PORT, with --tls-certificate and --tls-private")
     parser.add_argument("--tls-certificate", type=Path)
@@ -100,7 +101,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     refuse_secrets(os.environ)
     judge = TokenJudge(read_public_key(options.public_key), options.name, time.time)
-    runtime = find_runtime(options.runtime)
+    wanted = dict.fromkeys(options.runtime or [RuntimeName.RUNC])
+    runtimes = [find_runtime(name) for name in wanted]
     if wrong := rootfs.check_record(options.rootfs):
         if not options.build_rootfs:
             raise ConfigurationError(wrong)
@@ -122,8 +124,9 @@ def _run(options: argparse.Namespace) -> None:
     )
 
     async def run() -> None:
-        home = SandboxHome(runtime, options.rootfs / rootfs.ROOT, options.base)
-        host = AgentHost(settings, home, AgentStore(options.store), judge)
+        tree = options.rootfs / rootfs.ROOT
+        homes = [SandboxHome(runtime, tree, options.base) for runtime in runtimes]
+        host = AgentHost(settings, homes, AgentStore(options.store), judge)
         await serve(
             host,
             socket_path=options.socket,

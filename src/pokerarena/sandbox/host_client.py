@@ -1,7 +1,7 @@
-"""A worker's way to its agent-hosts: which are there, which has room, and players on them.
+"""A worker's way to its agent-hosts: which are there, and what is said to them.
 
 Owns connections, their tokens and their loss. A host that dies takes the hands in progress with it,
-as `infrastructure`; the next decision is asked on another host, so play goes on.
+as `infrastructure`; the run's booking then finds another, so play goes on.
 """
 
 from __future__ import annotations
@@ -12,27 +12,26 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 import structlog
 
-from pokerarena.errors import ArenaError, Unavailable
+from pokerarena.errors import Unavailable
 from pokerarena.sandbox import wire
-from pokerarena.sandbox.leasing import LeasedSandbox, LeaseLauncher
+from pokerarena.sandbox.booking import Booking, Request
+from pokerarena.sandbox.leasing import LeasedSandbox
 from pokerarena.sandbox.limits import SandboxLimits
-from pokerarena.sandbox.player import HostedPlayer
 from pokerarena.sandbox.process import Ended
 from pokerarena.sandbox.remote_player import HostGone, RemotePlayer, reason_of
+from pokerarena.sandbox.runtime import RuntimeName
 from pokerarena.sandbox.service_tokens import LIFETIME_S, TokenMaker
 from pokerarena.sandbox.tickets import collect, counter_path
-from pokerarena_sdk.manifest import Manifest
 
 log = structlog.get_logger(__name__)
 _CONNECT_TIMEOUT_S: Final = 3.0
 _OPEN_TIMEOUT_S: Final = 60.0
 _RETRY_DEAD_S: Final = 1.0
 
-T = TypeVar("T")
 PackageLoader = Callable[[str], Awaitable[bytes]]
 
 
@@ -58,8 +57,9 @@ class Lodger(Protocol):
 class HostConnection:
     """One connection to one agent-host."""
 
-    def __init__(self, address: HostAddress, tokens: TokenMaker) -> None:
+    def __init__(self, address: HostAddress, tokens: TokenMaker, load: PackageLoader) -> None:
         self.address = address
+        self._load = load
         self._tokens = tokens
         self._loop = asyncio.get_running_loop()
         self._wire = wire.Wire(wire.decode_from_host, self._on_frame, self._on_lost)
@@ -67,6 +67,7 @@ class HostConnection:
         self._welcome: asyncio.Future[wire.Welcome] = self._loop.create_future()
         self._players: dict[int, Lodger] = {}
         self._opening: dict[int, asyncio.Future[wire.Opened | wire.Leased | None]] = {}
+        self._requests: dict[int, Request] = {}
         self._numbers = itertools.count(1)
         self._renewal: asyncio.TimerHandle | None = None
         self.alive = False
@@ -94,23 +95,42 @@ class HostConnection:
             ) from None
         self.alive = True
 
+    def book(self, booking: Booking, changed: Callable[[], None]) -> Request:
+        """Ask for the room of a booking; the answers arrive at the request."""
+        request = Request(next(self._numbers), changed)
+        if not self.alive:
+            request.host_gone()
+            return request
+        self._requests[request.number] = request
+        self._wire.send(
+            wire.Book(
+                request.number, booking.agents, booking.limits.memory_bytes, booking.runtime.value,
+                booking.urgent,
+            )
+        )  # fmt: skip
+        return request
+
+    def unbook(self, number: int) -> None:
+        """Give room back, or wait for it no longer."""
+        if self._requests.pop(number, None) is not None and self.alive:
+            self._wire.send(wire.Unbook(number))
+
     async def open(
-        self, player: RemotePlayer, digest: str, limits: SandboxLimits, run_start: bytes | None,
-        load: PackageLoader,
-    ) -> int:  # fmt: skip
-        """Open a player on this host; returns its number."""
+        self, player: RemotePlayer, booking: Booking, digest: str, run_start: bytes | None
+    ) -> int:
+        """Open a player within a booking on this host; returns its number."""
         number = next(self._numbers)
-        frame = wire.OpenPlayer(number, digest, asdict(limits), run_start)
-        await self._lodge(player, number, frame, digest, load)
+        frame = wire.OpenPlayer(number, booking.number, digest, asdict(booking.limits), run_start)
+        await self._lodge(player, number, frame, digest)
         return number
 
     async def lease(
-        self, sandbox: LeasedSandbox, digest: str, limits: SandboxLimits, load: PackageLoader
+        self, sandbox: LeasedSandbox, booking_no: int, digest: str, limits: SandboxLimits
     ) -> None:
-        """Lease a sandbox on this host, on the same machine."""
+        """Lease a sandbox within a booking on this host, on the same machine."""
         number = next(self._numbers)
-        frame = wire.Lease(number, digest, asdict(limits))
-        leased = await self._lodge(sandbox, number, frame, digest, load)
+        frame = wire.Lease(number, booking_no, digest, asdict(limits))
+        leased = await self._lodge(sandbox, number, frame, digest)
         if sandbox.over is not None or not isinstance(leased, wire.Leased):
             # Over before it was ready: the host keeps its report until it is given back.
             sandbox.begin_dead(self, number)
@@ -127,14 +147,14 @@ class HostConnection:
         sandbox.begin(self, number, leased.cgroup_version, fds)
 
     async def _lodge(
-        self, lodger: Lodger, number: int, frame: wire.Frame, digest: str, load: PackageLoader
+        self, lodger: Lodger, number: int, frame: wire.Frame, digest: str
     ) -> wire.Opened | wire.Leased | None:
         self._players[number] = lodger
         try:
             async with asyncio.timeout(_OPEN_TIMEOUT_S):
                 opened = await self._request_open(number, frame)
                 if opened is None and not _is_over(lodger):
-                    package = wire.Package(number, await load(digest))
+                    package = wire.Package(number, await self._load(digest))
                     opened = await self._request_open(number, package)
                 return opened
         except BaseException as error:
@@ -177,17 +197,16 @@ class HostConnection:
         self._renewal = self._loop.call_later(LIFETIME_S / 2, self._say_hello)
 
     def _on_frame(self, frame: wire.FromHost) -> None:  # noqa: C901 - one branch a kind of frame
-        lodger = self._players.get(frame.player) if not isinstance(frame, wire.Welcome) else None
+        if isinstance(frame, wire.Welcome | wire.Booked | wire.Queued | wire.NotBooked):
+            self._on_room(frame)
+            return
+        lodger = self._players.get(frame.player)
         if isinstance(frame, wire.Answered):
             if isinstance(lodger, RemotePlayer):
                 lodger.answered(frame.decision_id, frame.line)
         elif isinstance(frame, wire.Failed):
             if isinstance(lodger, RemotePlayer):
                 lodger.failed(frame.decision_id, frame.reason, frame.detail)
-        elif isinstance(frame, wire.Welcome):
-            self.room = frame.room
-            if not self._welcome.done():
-                self._welcome.set_result(frame)
         elif isinstance(frame, (wire.Opened, wire.Leased)):
             self.room = frame.room
             self._settle_open(frame.player, frame)
@@ -203,6 +222,25 @@ class HostConnection:
             self.room = frame.room
             if self._players.pop(frame.player, None) is not None and lodger is not None:
                 lodger.closed_by_host(frame)
+
+    def _on_room(self, frame: wire.Welcome | wire.Booked | wire.Queued | wire.NotBooked) -> None:
+        if isinstance(frame, wire.Welcome):
+            self.room = frame.room
+            if not self._welcome.done():
+                self._welcome.set_result(frame)
+            return
+        request = self._requests.get(frame.booking)
+        if isinstance(frame, wire.Booked):
+            self.room = frame.room
+            if request is not None:
+                request.booked()
+        elif isinstance(frame, wire.Queued):
+            self.room = 0
+            if request is not None:
+                request.queued()
+        elif request is not None:
+            del self._requests[frame.booking]
+            request.refused(frame)
 
     def _on_refused(self, frame: wire.Refused) -> None:
         error = Unavailable(frame.code, frame.message)
@@ -234,6 +272,9 @@ class HostConnection:
             if not answer.done():
                 answer.set_exception(gone)
         self._opening.clear()
+        requests, self._requests = list(self._requests.values()), {}
+        for request in requests:
+            request.host_gone()
         players, self._players = list(self._players.values()), {}
         for player in players:
             player.host_gone(self)
@@ -252,48 +293,26 @@ class HostPool:
         self._dead_until_s: dict[str, float] = {}
         self._lock = asyncio.Lock()
 
-    async def open(
-        self, player: RemotePlayer, digest: str, limits: SandboxLimits, run_start: bytes | None
-    ) -> tuple[HostConnection, int]:
-        """Open a player where there is most room. Raises `Unavailable` when there is none."""
+    @property
+    def size(self) -> int:
+        """How many agent-hosts there should be."""
+        return len(self._addresses)
 
-        async def on(connection: HostConnection) -> tuple[HostConnection, int]:
-            opened = await connection.open(player, digest, limits, run_start, self._load)
-            return connection, opened
+    @property
+    def local(self) -> bool:
+        """Whether all of them are on this machine."""
+        return all(address.socket_path is not None for address in self._addresses)
 
-        return await self._where_there_is_room(on)
-
-    async def lease(self, sandbox: LeasedSandbox, digest: str, limits: SandboxLimits) -> None:
-        """Lease a sandbox where there is most room. Raises `Unavailable` when there is none."""
-
-        async def on(connection: HostConnection) -> None:
-            await connection.lease(sandbox, digest, limits, self._load)
-
-        await self._where_there_is_room(on)
-
-    def player(
+    def book(
         self,
-        digest: str,
-        manifest: Manifest,
+        agents: int = 1,
         limits: SandboxLimits | None = None,
+        runtime: RuntimeName = RuntimeName.RUNC,
         *,
-        alone: Callable[[], bool] | None = None,
-    ) -> HostedPlayer | RemotePlayer:
-        """A player for this agent: on leased sandboxes where all hosts are on this machine."""
-        if all(address.socket_path is not None for address in self._addresses):
-            return HostedPlayer(LeaseLauncher(self, digest), manifest, limits, alone=alone)
-        return RemotePlayer(self, digest, manifest.max_in_flight, limits, events=manifest.events)
-
-    async def _where_there_is_room(self, on: Callable[[HostConnection], Awaitable[T]]) -> T:
-        last: ArenaError = Unavailable(
-            "no_agent_host", "No agent-host is configured or reachable; start one."
-        )
-        for connection in await self._by_room():
-            try:
-                return await on(connection)
-            except ArenaError as error:
-                last = error
-        raise last
+        urgent: bool = False,
+    ) -> Booking:
+        """Room for this many agents, not asked for yet."""
+        return Booking(self, agents, limits or SandboxLimits(), runtime, urgent=urgent)
 
     def close(self) -> None:
         """End all connections; no other is made any more."""
@@ -302,7 +321,7 @@ class HostPool:
             connection.close()
         self._connections.clear()
 
-    async def _by_room(self) -> list[HostConnection]:
+    async def reachable(self) -> list[HostConnection]:
         """The reachable hosts, the emptiest first."""
         async with self._lock:
             now_s = asyncio.get_running_loop().time()
@@ -312,7 +331,7 @@ class HostPool:
                     continue
                 if now_s < self._dead_until_s.get(address.name, 0.0):
                     continue
-                connection = HostConnection(address, self._tokens)
+                connection = HostConnection(address, self._tokens, self._load)
                 try:
                     await connection.connect()
                 except Unavailable as error:

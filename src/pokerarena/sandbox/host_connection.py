@@ -1,7 +1,7 @@
 """An agent-host's connections: what a worker may ask for once it has shown a token.
 
-Owns room, connections, their players and their leases, and that all of it goes when a worker goes.
-It holds no secret: tokens are judged with a public key.
+Owns a connection's bookings, players and leases, and that all of it goes when the worker goes. It
+holds no secret: tokens are judged with a public key.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -21,83 +21,31 @@ from pokerarena.protocol.messages import encode
 from pokerarena.sandbox import wire
 from pokerarena.sandbox.archive import ArchiveLimits, read_tar
 from pokerarena.sandbox.home import SandboxHome
-from pokerarena.sandbox.limits import MIB, SandboxLimits
+from pokerarena.sandbox.limits import SandboxLimits
 from pokerarena.sandbox.player import HostedPlayer
 from pokerarena.sandbox.process import SandboxLauncher, SandboxProcess
 from pokerarena.sandbox.runtime import StartFailed
-from pokerarena.sandbox.service_tokens import TokenJudge
-from pokerarena.sandbox.store import AgentStore, StoredAgent
-from pokerarena.sandbox.tickets import TicketCounter
+from pokerarena.sandbox.store import StoredAgent
+
+if TYPE_CHECKING:
+    from pokerarena.sandbox.agent_host import AgentHost
 
 log = structlog.get_logger(__name__)
 _HELLO_TIMEOUT_S: Final = 5.0
 _LIMIT_NAMES: Final = frozenset(field.name for field in fields(SandboxLimits))
 
 
-@dataclass(frozen=True, slots=True)
-class HostSettings:
-    """How much one agent-host takes on."""
+class _Booking:
+    """Room that this connection has, or waits for, and the players in it."""
 
-    name: str
-    players_max: int = 64
-    memory_bytes: int = 4096 * MIB
-    connections_max: int = 64
-    # A worker may ask for less than this, never for more.
-    limits_max: SandboxLimits = SandboxLimits(  # noqa: RUF009 - immutable
-        cpu_per_callback_ms=10_000, memory_bytes=1024 * MIB, cpu_cores=2.0, pids_max=64,
-        tmp_bytes=128 * MIB, start_timeout_ms=30_000, start_cpu_ms=30_000, restarts_max=20,
-    )  # fmt: skip
+    __slots__ = ("agents", "granted", "home", "memory_bytes", "players")
 
-
-class AgentHost:
-    """All connections and all players of one agent-host."""
-
-    def __init__(
-        self, settings: HostSettings, home: SandboxHome, store: AgentStore, judge: TokenJudge
-    ) -> None:
-        self.settings = settings
+    def __init__(self, home: SandboxHome, agents: int, memory_bytes: int) -> None:
         self.home = home
-        self.store = store
-        self.judge = judge
-        self.connections: set[Connection] = set()
-        self.closings: set[asyncio.Task[None]] = set()
-        self._reserved: dict[tuple[int, int], int] = {}
-        self.counter: TicketCounter | None = None
-        # More at once would only make each of them late, and lateness is counted against agents.
-        self.starts = asyncio.Semaphore(max(2, os.cpu_count() or 1))
-
-    @property
-    def room(self) -> int:
-        """How many more players of the usual size fit."""
-        free_bytes = self.settings.memory_bytes - sum(self._reserved.values())
-        by_memory = free_bytes // SandboxLimits().memory_bytes
-        return max(0, min(self.settings.players_max - len(self._reserved), by_memory))
-
-    def reserve(self, key: tuple[int, int], limits: SandboxLimits) -> None:
-        needed = limits.memory_bytes + self.home.runtime.extra_memory_bytes
-        used = sum(self._reserved.values())
-        if (
-            len(self._reserved) >= self.settings.players_max
-            or used + needed > self.settings.memory_bytes
-        ):
-            raise QuotaExceeded("host_full", "This agent-host has no room for another agent.")
-        self._reserved[key] = needed
-
-    def release(self, key: tuple[int, int]) -> None:
-        self._reserved.pop(key, None)
-
-    def connection(self) -> wire.Wire:
-        """The protocol of a new connection."""
-        return Connection(self).wire
-
-    async def close(self) -> None:
-        if self.counter is not None:
-            self.counter.close()
-        for connection in list(self.connections):
-            connection.wire.break_off()
-            await connection.close_players()
-        # Of connections that were lost just before: their sandboxes are ours to end, too.
-        await asyncio.gather(*self.closings, return_exceptions=True)
+        self.agents = agents
+        self.memory_bytes = memory_bytes
+        self.granted = False
+        self.players: set[int] = set()
 
 
 class Connection:
@@ -107,9 +55,11 @@ class Connection:
         self._host = host
         self._loop = asyncio.get_running_loop()
         self.wire = wire.Wire(wire.decode_from_worker, self._on_frame, self._on_lost)
+        self._bookings: dict[int, _Booking] = {}
         self._players: dict[int, HostedPlayer] = {}
         self._leases: dict[int, SandboxProcess] = {}
         self._waiting: dict[int, wire.OpenPlayer | wire.Lease] = {}
+        self._starting: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._asks: dict[tuple[int, str], asyncio.Task[None]] = {}
         self._welcome = False
@@ -123,20 +73,32 @@ class Connection:
             self._hello(frame)
         elif not self._welcome:
             raise wire.BrokenWire("no token yet")
-        elif isinstance(frame, wire.OpenPlayer | wire.Lease):
-            self._open(frame)
+        elif isinstance(frame, wire.OpenPlayer | wire.Lease | wire.Package | wire.ClosePlayer):
+            self._on_life(frame)
+        elif isinstance(frame, wire.Book):
+            self._book(frame)
+        elif isinstance(frame, wire.Unbook):
+            self._spawn(self._unbook(frame.booking))
         elif isinstance(frame, wire.Kill):
             if (leased := self._leases.get(frame.player)) is not None:
                 leased.kill()
-        elif isinstance(frame, wire.Package):
-            self._receive(frame)
         elif isinstance(frame, wire.Tell):
             self._spawn(self._tell(frame))
-        elif isinstance(frame, wire.Forget):
-            if (task := self._asks.get((frame.player, frame.decision_id))) is not None:
-                task.cancel()
+        elif (
+            isinstance(frame, wire.Forget)
+            and (task := self._asks.get((frame.player, frame.decision_id))) is not None
+        ):
+            task.cancel()
+
+    def _on_life(
+        self, frame: wire.OpenPlayer | wire.Lease | wire.Package | wire.ClosePlayer
+    ) -> None:
+        if isinstance(frame, wire.Package):
+            self._receive(frame)
         elif isinstance(frame, wire.ClosePlayer):
             self._spawn(self._close(frame.player))
+        else:
+            self._open(frame)
 
     def _hello(self, frame: wire.Hello) -> None:
         try:
@@ -157,7 +119,57 @@ class Connection:
         if not self._welcome:
             self._welcome = True
             self.wire.max_frame_bytes = wire.MAX_FRAME_BYTES
-            self.wire.send(wire.Welcome(self._host.room, self._host.settings.name))
+            self.wire.send(
+                wire.Welcome(self._host.room.left, self._host.settings.name, list(self._host.homes))
+            )
+
+    # Room.
+
+    def _book(self, frame: wire.Book) -> None:
+        number = frame.booking
+        if number in self._bookings or frame.agents < 1:
+            raise wire.BrokenWire("a booking number twice, or for nobody")
+        try:
+            home = self._host.home(frame.runtime)
+            memory_bytes = min(frame.memory_bytes, self._host.settings.limits_max.memory_bytes)
+            each_bytes = memory_bytes + home.runtime.extra_memory_bytes
+            booking = self._bookings[number] = _Booking(home, frame.agents, memory_bytes)
+
+            def granted() -> None:
+                booking.granted = True
+                self.wire.send(wire.Booked(number, self._host.room.left))
+
+            ahead = self._host.room.book(
+                (id(self), number), frame.agents, each_bytes, granted, urgent=frame.urgent
+            )
+        except ArenaError as error:
+            self._bookings.pop(number, None)
+            self.wire.send(wire.NotBooked(number, error.code, error.message))
+            return
+        if not booking.granted:
+            self.wire.send(wire.Queued(number, ahead))
+
+    async def _unbook(self, number: int) -> None:
+        booking = self._bookings.pop(number, None)
+        if booking is None:
+            return
+        try:
+            # Their memory is free only once they are gone.
+            for player in list(booking.players):
+                await self._close(player)
+        finally:
+            self._host.room.release((id(self), number))
+
+    def _take_place(self, frame: wire.OpenPlayer | wire.Lease) -> _Booking:
+        booking = self._bookings.get(frame.booking)
+        if booking is None or not booking.granted or len(booking.players) >= booking.agents:
+            raise QuotaExceeded("not_booked", "There is no booked room for this agent.")
+        booking.players.add(frame.player)
+        return booking
+
+    def _leave_place(self, player: int) -> None:
+        for booking in self._bookings.values():
+            booking.players.discard(player)
 
     # Players.
 
@@ -175,10 +187,13 @@ class Connection:
         self._begin(frame, agent)
 
     def _begin(self, frame: wire.OpenPlayer | wire.Lease, agent: StoredAgent) -> None:
-        if isinstance(frame, wire.Lease):
-            self._spawn(self._lease(frame, agent))
-        else:
-            self._spawn(self._start(frame, agent))
+        work = (
+            self._lease(frame, agent)
+            if isinstance(frame, wire.Lease)
+            else self._start(frame, agent)
+        )
+        starting = self._starting[frame.player] = self._spawn(work)
+        starting.add_done_callback(lambda _: self._starting.pop(frame.player, None))
 
     def _receive(self, frame: wire.Package) -> None:
         opening = self._waiting.get(frame.player)
@@ -195,12 +210,11 @@ class Connection:
         self._begin(opening, agent)
 
     async def _start(self, frame: wire.OpenPlayer, agent: StoredAgent) -> None:
-        key = (id(self), frame.player)
         try:
-            limits = self._limits(frame.limits)
-            self._host.reserve(key, limits)
+            booking = self._take_place(frame)
             try:
-                launcher = SandboxLauncher(self._host.home, agent)
+                limits = self._limits(frame.limits, booking)
+                launcher = SandboxLauncher(booking.home, agent)
                 player = HostedPlayer(launcher, agent.manifest, limits)
                 self._players[frame.player] = player
                 async with self._host.starts:
@@ -208,26 +222,27 @@ class Connection:
             except BaseException:
                 if (begun := self._players.pop(frame.player, None)) is not None:
                     await begun.close()
-                self._host.release(key)
+                self._leave_place(frame.player)
                 raise
         except ArenaError as error:
             self._refuse(frame.player, error)
             return
         self._waiting.pop(frame.player, None)
-        self.wire.send(wire.Opened(frame.player, self._host.room))
+        self.wire.send(wire.Opened(frame.player, self._host.room.left))
 
     async def _lease(self, frame: wire.Lease, agent: StoredAgent) -> None:
         """Start one sandbox and offer its descriptors; the worker does the rest of the work."""
-        number, key = frame.player, (id(self), frame.player)
+        number = frame.player
         try:
             if self._host.counter is None:
                 raise Invalid("lease_needs_socket", "Only a host on a local socket can lease.")
-            limits = self._limits(frame.limits)
-            self._host.reserve(key, limits)
-            process = SandboxProcess(
-                self._host.home, agent, limits, _LeaseListener(lambda: self._lease_ended(number))
-            )
+            booking = self._take_place(frame)
+            process: SandboxProcess | None = None
             try:
+                limits = self._limits(frame.limits, booking)
+                process = SandboxProcess(
+                    booking.home, agent, limits, _LeaseListener(lambda: self._lease_ended(number))
+                )
                 async with self._host.starts:
                     await process.start()
                     self._leases[number] = process
@@ -241,8 +256,9 @@ class Connection:
                         raise
             except BaseException:
                 self._leases.pop(number, None)
-                await process.stop()
-                self._host.release(key)
+                if process is not None:
+                    await process.stop()
+                self._leave_place(number)
                 raise
         except StartFailed as error:
             self._waiting.pop(number, None)
@@ -258,7 +274,9 @@ class Connection:
             self.wire.send(wire.Ended(number, ended.reason.code, ended.detail))
             return
         ticket = self._host.counter.offer(tuple(fds))
-        self.wire.send(wire.Leased(number, self._host.room, ticket, self._host.home.layout.version))
+        self.wire.send(
+            wire.Leased(number, self._host.room.left, ticket, booking.home.layout.version)
+        )
 
     def _lease_ended(self, number: int) -> None:
         process = self._leases.get(number)
@@ -271,7 +289,7 @@ class Connection:
         log.warning("player_refused", code=error.code, reason=error.message)
         self.wire.send(wire.Refused(number, error.code, error.message))
 
-    def _limits(self, asked: dict[str, float]) -> SandboxLimits:
+    def _limits(self, asked: dict[str, float], booking: _Booking) -> SandboxLimits:
         most = self._host.settings.limits_max
         values: dict[str, Any] = {}
         for name, value in asked.items():
@@ -279,6 +297,9 @@ class Connection:
                 raise Invalid("unknown_limit", f"There is no quota {name[:40]!r}.")
             bound = getattr(most, name)
             values[name] = type(bound)(min(value, bound))
+        values["memory_bytes"] = min(
+            values.get("memory_bytes", booking.memory_bytes), booking.memory_bytes
+        )
         try:
             return SandboxLimits(**values)
         except ValueError as error:
@@ -304,12 +325,17 @@ class Connection:
             await player.tell_line(frame.line, last=frame.last)
 
     async def _close(self, number: int) -> None:
+        if (starting := self._starting.get(number)) is not None:
+            # Whoever asked for it has given up: it must not come to be after all.
+            self._waiting.pop(number, None)
+            starting.cancel()
+            await asyncio.wait({starting})
         if (process := self._leases.pop(number, None)) is not None:
             report = await process.stop()
-            self._host.release((id(self), number))
+            self._leave_place(number)
             self.wire.send(
                 wire.Closed(
-                    number, self._host.room, 1, report.cpu_ns, 0, report.memory_peak_bytes,
+                    number, self._host.room.left, 1, report.cpu_ns, 0, report.memory_peak_bytes,
                     report.stderr, [],
                 )
             )  # fmt: skip
@@ -317,15 +343,15 @@ class Connection:
         player = self._players.pop(number, None)
         if player is None:
             # One that never came to be: whoever gives it back must not wait for a report.
-            self.wire.send(wire.Closed(number, self._host.room, 0, 0, 0, 0, "", []))
+            self.wire.send(wire.Closed(number, self._host.room.left, 0, 0, 0, 0, "", []))
             return
         await player.close()
-        self._host.release((id(self), number))
+        self._leave_place(number)
         usage = player.usage()
         self.wire.send(
             wire.Closed(
                 number,
-                self._host.room,
+                self._host.room.left,
                 usage.starts,
                 usage.cpu_ns,
                 usage.max_turn_cpu_ns,
@@ -352,6 +378,8 @@ class Connection:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for number in (*self._players, *self._leases):
             await self._close(number)
+        for number in list(self._bookings):
+            await self._unbook(number)
 
     def _spawn(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = self._loop.create_task(work)

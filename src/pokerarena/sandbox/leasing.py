@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pokerarena.agents.player import FallbackReason
 from pokerarena.sandbox import wire
@@ -19,9 +19,12 @@ from pokerarena.sandbox.process import Ended, SandboxReport, memory_end
 from pokerarena.sandbox.turns import Meter
 
 if TYPE_CHECKING:
-    from pokerarena.sandbox.host_client import HostConnection, HostPool
+    from pokerarena.sandbox.booking import Booking
+    from pokerarena.sandbox.host_client import HostConnection
 
-_REPORT_TIMEOUT_S = 15.0
+_REPORT_TIMEOUT_S: Final = 15.0
+# A player that finds no room in this time says so; whoever plays the run waits for longer.
+_ROOM_WAIT_S: Final = 3.0
 
 
 class LeasedSandbox:
@@ -133,13 +136,14 @@ class LeasedSandbox:
 
 
 class LeaseLauncher:
-    """Implements `process.Launcher`: each start is a lease on whichever host has room."""
+    """Implements `process.Launcher`: each start is a lease within a run's booking."""
 
-    def __init__(self, pool: HostPool, digest: str) -> None:
-        self._pool = pool
+    def __init__(self, booking: Booking, digest: str) -> None:
+        self._booking = booking
         self._digest = digest
 
     async def launch(self, limits: SandboxLimits, listener: Listener) -> LeasedSandbox:
         sandbox = LeasedSandbox(limits, listener)
-        await self._pool.lease(sandbox, self._digest, limits)
+        connection = await self._booking.secured(_ROOM_WAIT_S)
+        await connection.lease(sandbox, self._booking.number, self._digest, limits)
         return sandbox

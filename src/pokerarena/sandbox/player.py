@@ -86,7 +86,7 @@ class HostedPlayer:
         self._silent_timeouts = 0
         self._starts = 0
         self._last_end: Ended | None = None
-        self._fault: str | None = None
+        self._fault: Unavailable | None = None
         self._ends: deque[Ended] = deque(maxlen=_ENDS_KEPT)
         self._run_start: bytes | None = None
         self._closed = False
@@ -102,6 +102,11 @@ class HostedPlayer:
     def wants_events(self) -> bool:
         return self._manifest.events
 
+    @property
+    def hindered(self) -> bool:
+        """Whether a fault of ours keeps it from playing."""
+        return self._process is None and self._fault is not None
+
     # The seam.
 
     async def open(self, run_start: RunStart | None = None) -> None:
@@ -114,7 +119,7 @@ class HostedPlayer:
             self._run_start = run_start_line
         await self._start()
         if self._fault is not None:
-            raise Unavailable("sandbox_start_failed", self._fault)
+            raise Unavailable(self._fault.code, self._fault.message)
 
     async def decide(self, callback: Callback, deadline_ms: int) -> Reply:
         return await self.ask(callback.decision_id, encode(callback) + b"\n", deadline_ms)
@@ -152,10 +157,12 @@ class HostedPlayer:
             raise
 
     async def recovered(self, within_s: float) -> bool:
-        """Whether it runs, or does so again within this time after a fault of ours."""
+        """Whether no fault of ours is in its way, now or within this time."""
         due_s = self._loop.time() + within_s
         while (failure := await self._await_start(due_s)) is not None:
-            if failure.reason is not FallbackReason.INFRASTRUCTURE or self._loop.time() >= due_s:
+            if failure.reason is not FallbackReason.INFRASTRUCTURE:
+                return True
+            if self._loop.time() >= due_s:
                 return False
             await asyncio.sleep(_LOOK_AGAIN_S)
         return True
@@ -344,7 +351,7 @@ class HostedPlayer:
         try:
             self._reports.append(await process.stop())
         except Unavailable as error:
-            self._fault = str(error)
+            self._fault = error
 
     # Starting.
 
@@ -372,7 +379,7 @@ class HostedPlayer:
                 self._starts += 1
                 ended = Ended(FallbackReason.SANDBOX_EXIT, str(error))
             except Unavailable as error:
-                self._fault = str(error)
+                self._fault = error
                 return
             except BaseException:
                 if process is not None:
@@ -399,7 +406,7 @@ class HostedPlayer:
         if ended.reason is FallbackReason.INFRASTRUCTURE:
             # Our own fault costs the agent none of its starts, and is what it waits for now.
             self._starts -= 1
-            self._fault = ended.detail
+            self._fault = Unavailable("sandbox_lost", ended.detail)
         else:
             self._last_end = ended
             self._ends.append(ended)
@@ -423,7 +430,7 @@ class HostedPlayer:
 
     def _not_running(self) -> Failure:
         if self._fault is not None:
-            return Failure(FallbackReason.INFRASTRUCTURE, self._fault)
+            return Failure(FallbackReason.INFRASTRUCTURE, self._fault.message)
         if self._last_end is None:
             return Failure(FallbackReason.SANDBOX_EXIT, "is still starting")
         reason, detail = self._last_end

@@ -15,17 +15,18 @@ from pokerarena.errors import ArenaError
 from pokerarena.protocol.answers import MalformedAnswer, decode_answer
 from pokerarena.protocol.messages import Callback, HandEnd, RunEnd, RunStart, encode
 from pokerarena.sandbox import wire
-from pokerarena.sandbox.limits import SandboxLimits
 from pokerarena.sandbox.player import Usage
 from pokerarena.sandbox.process import Ended
 
 if TYPE_CHECKING:
-    from pokerarena.sandbox.host_client import HostConnection, HostPool
+    from pokerarena.sandbox.booking import Booking
+    from pokerarena.sandbox.host_client import HostConnection
 
 _CLOSE_TIMEOUT_S: Final = 15.0
 # An agent-host answers by the deadline; one that does not within this is taken for dead.
 _SILENCE_S: Final = 3.0
 _LOOK_AGAIN_S: Final = 0.2
+_ROOM_WAIT_S: Final = 3.0
 
 
 class HostGone(Exception):
@@ -33,16 +34,14 @@ class HostGone(Exception):
 
 
 class RemotePlayer:
-    """Implements `agents.player.Player` on whichever agent-host has room."""
+    """Implements `agents.player.Player` on the agent-host where its run has room."""
 
     def __init__(
-        self, pool: HostPool, digest: str, max_in_flight: int, limits: SandboxLimits | None = None,
-        *, events: bool = False,
-    ) -> None:  # fmt: skip
-        self._pool = pool
+        self, booking: Booking, digest: str, max_in_flight: int, *, events: bool = False
+    ) -> None:
+        self._booking = booking
         self._digest = digest
         self._max_in_flight = max_in_flight
-        self._limits = limits or SandboxLimits()
         self._events = events
         self._run_start: bytes | None = None
         self._connection: HostConnection | None = None
@@ -55,6 +54,11 @@ class RemotePlayer:
     @property
     def wants_events(self) -> bool:
         return self._events
+
+    @property
+    def hindered(self) -> bool:
+        """Whether a fault of ours keeps it from playing."""
+        return self._connection is None or not self._connection.alive
 
     @property
     def max_in_flight(self) -> int:
@@ -185,9 +189,9 @@ class RemotePlayer:
             task.exception()
 
     async def _reopen(self) -> None:
-        self._connection, self._number = await self._pool.open(
-            self, self._digest, self._limits, self._run_start
-        )
+        connection = await self._booking.secured(_ROOM_WAIT_S)
+        self._number = await connection.open(self, self._booking, self._digest, self._run_start)
+        self._connection = connection
 
 
 def reason_of(code: int) -> FallbackReason:

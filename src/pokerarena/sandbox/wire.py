@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
-WIRE_VERSION: Final = 1
+WIRE_VERSION: Final = 2
 MAX_FRAME_BYTES: Final = 96 * 1024 * 1024
 MAX_FIRST_FRAME_BYTES: Final = 8 * 1024
 _LENGTH_BYTES: Final = 4
@@ -38,9 +38,10 @@ class Hello(Frame, tag=1, frozen=True):
 
 
 class OpenPlayer(Frame, tag=2, frozen=True):
-    """Start an agent of which the host has, or will be sent, the package."""
+    """Start an agent, within a booking, of which the host has, or will be sent, the package."""
 
     player: int
+    booking: int
     digest: str
     limits: dict[str, float]
     run_start: bytes | None
@@ -78,9 +79,10 @@ class ClosePlayer(Frame, tag=7, frozen=True):
 
 
 class Lease(Frame, tag=8, frozen=True):
-    """Start one sandbox and hand its pipes over; only a worker on the same machine can use them."""
+    """Start one sandbox, within a booking, and hand its pipes over to a worker on this machine."""
 
     player: int
+    booking: int
     digest: str
     limits: dict[str, float]
 
@@ -91,12 +93,29 @@ class Kill(Frame, tag=9, frozen=True):
     player: int
 
 
+class Book(Frame, tag=10, frozen=True):
+    """Ask for room for all agents of a run; an urgent one goes before those that have not begun."""
+
+    booking: int
+    agents: int
+    memory_bytes: int
+    runtime: str
+    urgent: bool
+
+
+class Unbook(Frame, tag=11, frozen=True):
+    """Give room back, or wait for it no longer; agents that are left in it are closed."""
+
+    booking: int
+
+
 # From an agent-host.
 
 
 class Welcome(Frame, tag=16, frozen=True):
     room: int
     name: str
+    runtimes: list[str]
 
 
 class Missing(Frame, tag=17, frozen=True):
@@ -159,8 +178,35 @@ class Ended(Frame, tag=24, frozen=True):
     detail: str
 
 
-FromWorker = Hello | OpenPlayer | Package | Ask | Forget | Tell | ClosePlayer | Lease | Kill
-FromHost = Welcome | Missing | Opened | Refused | Answered | Failed | Closed | Leased | Ended
+class Booked(Frame, tag=25, frozen=True):
+    """The room is there, all of it, until it is given back."""
+
+    booking: int
+    room: int
+
+
+class Queued(Frame, tag=26, frozen=True):
+    """The room is not there yet; `Booked` follows. `ahead` others come first."""
+
+    booking: int
+    ahead: int
+
+
+class NotBooked(Frame, tag=27, frozen=True):
+    """There will be no such room here."""
+
+    booking: int
+    code: str
+    message: str
+
+
+FromWorker = (
+    Hello | OpenPlayer | Package | Ask | Forget | Tell | ClosePlayer | Lease | Kill | Book | Unbook
+)
+FromHost = (
+    Welcome | Missing | Opened | Refused | Answered | Failed | Closed | Leased | Ended
+    | Booked | Queued | NotBooked
+)  # fmt: skip
 
 decode_from_worker: Final = msgspec.msgpack.Decoder(FromWorker).decode
 decode_from_host: Final = msgspec.msgpack.Decoder(FromHost).decode

@@ -36,6 +36,7 @@ log = get_logger("worker.checks")
 TIME_LIMIT_MS: Final = 5_000
 # What tables grant unless they say otherwise: whoever needs longer has failed for a reason.
 HTTP_TIME_LIMIT_MS: Final = 2_000
+ROOM_WAIT_S: Final = 300.0
 FINDINGS_KEPT: Final = 20
 SENTENCE_MAX_CHARS: Final = 500
 LOST_PER_ROUND: Final = 100
@@ -79,16 +80,12 @@ async def check_version(
     if version is None:
         return
     if version.check_status == CheckStatus.PENDING.value:
-        report, passed = await _examine(examiners, version)
+        report, passed = await _examine(examiners, version, None)
         status = CheckStatus.PASSED if passed else CheckStatus.FAILED
         async with database.unit_of_work() as session:
             stored = await settle_check(session, version_id, status, report)
     elif standing_ is not None and standing_.check_status == CheckStatus.PENDING.value:
-        try:
-            async with asyncio.timeout(limit_s):
-                report, passed = await _examine(examiners, version)
-        except TimeoutError:
-            report, passed = _overtime(limit_s), False
+        report, passed = await _examine(examiners, version, limit_s)
         async with database.unit_of_work() as session:
             stored = await standing.settle_check(session, version_id, passed=passed, report=report)
     else:
@@ -102,20 +99,55 @@ async def check_version(
     )
 
 
-async def _examine(examiners: Examiners, version: AgentVersion) -> tuple[dict[str, Any], bool]:
+async def _examine(
+    examiners: Examiners, version: AgentVersion, limit_s: float | None
+) -> tuple[dict[str, Any], bool]:
     """Play with the version; the report, and whether it passed. Raises for faults of ours."""
     if version.kind == VersionKind.HTTP.value:
-        return await _verdict(await examiners.builder.examination(version, HTTP_TIME_LIMIT_MS))
+        check = await examiners.builder.examination(version, HTTP_TIME_LIMIT_MS)
+        return await _verdict(check, limit_s)
     if examiners.hosts is None:
         raise Unavailable("no_agent_host", "This worker knows no agent-host.")
-    player = lodge(examiners.hosts, version)
-    report, passed = await _verdict(check_hosted(player, time_limit_ms=TIME_LIMIT_MS))
-    return report | usage_report(player), passed
+    # It is over in seconds, and whoever has just uploaded an agent waits for it.
+    booking = examiners.hosts.book(urgent=True)
+    try:
+        if not await booking.held(ROOM_WAIT_S):
+            raise Unavailable("no_agent_host", "No agent-host had room for the check.")
+        player = lodge(booking, version)
+        check = check_hosted(player, time_limit_ms=TIME_LIMIT_MS)
+        report, passed = await _verdict(check, limit_s)
+        return report | usage_report(player), passed
+    finally:
+        booking.release()
 
 
 async def _verdict(
-    check: AsyncGenerator[Finding | Summary, None],
+    check: AsyncGenerator[Finding | Summary, None], limit_s: float | None
 ) -> tuple[dict[str, Any], bool]:
+    """What the check says, or that it took longer than it may."""
+    try:
+        async with asyncio.timeout(limit_s):
+            findings, summary = await _heard(check)
+    except TimeoutError:
+        assert limit_s is not None, "without a limit there is no timeout"
+        return _overtime(limit_s), False
+    # Errors first: they decide, and what is beyond the bound is only counted.
+    findings.sort(key=lambda finding: finding["severity"] != Severity.ERROR.value)
+    report = {
+        "findings": findings[:FINDINGS_KEPT],
+        "errors": summary.errors,
+        "warnings": summary.warnings,
+        "decisions": summary.decisions,
+        "hands": summary.hands,
+        "median_ms": round(summary.median_ms, 2),
+        "slowest_ms": round(summary.slowest_ms, 2),
+    }
+    return report, summary.passed
+
+
+async def _heard(
+    check: AsyncGenerator[Finding | Summary, None],
+) -> tuple[list[dict[str, Any]], Summary]:
     findings: list[dict[str, Any]] = []
     summary = None
     # Closed at once whatever happens: the sandbox must not wait for a garbage collector.
@@ -131,18 +163,7 @@ async def _verdict(
                 findings.append(_finding(item))
     if summary is None:
         raise Unavailable("check_interrupted", "The check came to no end.")
-    # Errors first: they decide, and what is beyond the bound is only counted.
-    findings.sort(key=lambda finding: finding["severity"] != Severity.ERROR.value)
-    report = {
-        "findings": findings[:FINDINGS_KEPT],
-        "errors": summary.errors,
-        "warnings": summary.warnings,
-        "decisions": summary.decisions,
-        "hands": summary.hands,
-        "median_ms": round(summary.median_ms, 2),
-        "slowest_ms": round(summary.slowest_ms, 2),
-    }
-    return report, summary.passed
+    return findings, summary
 
 
 def _overtime(limit_s: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ committer's, and what keeps it alive meanwhile is the upkeep's.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
@@ -28,9 +29,10 @@ from pokerarena.runs.formats import Position, RunRules
 from pokerarena.runs.hosted import HostedSeat, host_pool, keep_reports
 from pokerarena.runs.models import RunStatus
 from pokerarena.runs.play import play_run
-from pokerarena.runs.players import SeatBuilder, load_versions
+from pokerarena.runs.players import Lineup, SeatBuilder, load_versions
 from pokerarena.runs.seams import (
     Clock,
+    Crowded,
     Halt,
     RunFault,
     RunOutcome,
@@ -52,6 +54,8 @@ from pokerarena.worker.upkeep import SERVICE_RETRIES, Playing, Upkeep
 log = get_logger("worker.stage")
 
 IN_FLIGHT_MAX: Final = 64
+# Until a run that found too many others waiting for an agent-host is tried again.
+CROWDED_PAUSE_S: Final = (5.0, 15.0)
 
 T = TypeVar("T")
 
@@ -198,8 +202,10 @@ class Stage:
     async def _play(self, playing: Playing) -> End:
         began_s = time.monotonic()
         try:
-            spec, seating = await self._prepare(playing.claim)
-            outcome = await self._play_until_over(playing, spec, seating)
+            spec, lineup = await self._prepare(playing.claim)
+            outcome = await self._play_until_over(playing, spec, lineup)
+        except Crowded:
+            return await self._wait_in_queue(playing)
         except RunFault as fault:
             return await self._fail(playing, fault)
         except ArenaError as error:
@@ -228,13 +234,13 @@ class Stage:
             )
         return await self._settle(playing, outcome, spec.seed)
 
-    async def _prepare(self, claim: Claim) -> tuple[RunSpec, dict[int, Seating]]:
+    async def _prepare(self, claim: Claim) -> tuple[RunSpec, Lineup]:
         run = claim.run
         async with self._database.session() as session:
             versions = await load_versions(session, claim.seats)
         rules = RunRules.from_json(run.rules)
         seed = await self._sealer.open(claim.seed_sealed, purpose=SEED_PURPOSE, owner=run.id.bytes)
-        seating = await self._builder.seat(run.id, claim.seats, versions, rules, seed)
+        lineup = await self._builder.seat(run.id, claim.seats, versions, rules, seed)
         waits = any(version.house_name is None for version in versions.values())
         spec = RunSpec(
             run_id=run.id,
@@ -261,13 +267,13 @@ class Stage:
             deals_done=run.deals_done,
             in_flight_max=IN_FLIGHT_MAX if waits else 1,
         )
-        return spec, seating
+        return spec, lineup
 
-    async def _play_until_over(
-        self, playing: Playing, spec: RunSpec, seating: dict[int, Seating]
-    ) -> RunOutcome:
+    async def _play_until_over(self, playing: Playing, spec: RunSpec, lineup: Lineup) -> RunOutcome:
         """Play; end at once when the log is over, even in the middle of a hand."""
-        task = asyncio.ensure_future(play_run(spec, seating, playing.log, playing.control, Clock()))
+        task = asyncio.ensure_future(
+            play_run(spec, lineup.seating, playing.log, playing.control, Clock(), lineup.lodging)
+        )
         try:
             await asyncio.wait(
                 (task, playing.log.over, playing.cut), return_when=asyncio.FIRST_COMPLETED
@@ -280,7 +286,9 @@ class Stage:
             if not task.done():
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-            await self._keep_reports(playing.claim, seating)
+            if lineup.lodging is not None:
+                lineup.lodging.close()
+            await self._keep_reports(playing.claim, lineup.seating)
         log.warning("hands_cut", why="draining has no more time for the hands in progress")
         await playing.log.flush()
         return RunOutcome("drained", spec.hands_done + playing.log.hands_stored, spec.totals)
@@ -303,25 +311,37 @@ class Stage:
     async def _settle(self, playing: Playing, outcome: RunOutcome, seed: bytes) -> End:
         run_id, epoch = playing.claim.run.id, playing.claim.epoch
         if outcome.end == "drained":
-            settlement = playing.log.settlement(VoidReason.DRAINED)
-            mine = await self._persist(
-                lambda: self._hand_back(run_id, epoch, settlement), "hand_back"
-            )
-            end = End.HANDED_BACK
-        else:
-            settlement = playing.log.settlement(VoidReason.STOPPED)
-            status = RunStatus(outcome.end)
-            mine = await self._persist(
-                lambda: self._finish(run_id, epoch, settlement, status, seed), "finish"
-            )
-            end = End(outcome.end)
+            return await self._give_back(playing, delay_s=0.0)
+        settlement = playing.log.settlement(VoidReason.STOPPED)
+        status = RunStatus(outcome.end)
+        mine = await self._persist(
+            lambda: self._finish(run_id, epoch, settlement, status, seed), "finish"
+        )
+        return self._left(mine, End(outcome.end), hands_done=outcome.hands_done)
+
+    def _left(self, mine: bool | None, end: End, *, hands_done: int) -> End:
         if mine is None:
             return End.ABANDONED
         if not mine:
             log.warning("fence_lost", hands_dropped=0)
             return End.FENCED
-        log.info("run_finished", status=end.value, hands_done=outcome.hands_done)
+        log.info("run_finished", status=end.value, hands_done=hands_done)
         return end
+
+    async def _wait_in_queue(self, playing: Playing) -> End:
+        """Too many runs wait here for an agent-host: another worker may have room."""
+        delay_s = random.uniform(*CROWDED_PAUSE_S)  # noqa: S311 - jitter
+        log.info("run_waits_in_queue", delay_s=round(delay_s, 1))
+        return await self._give_back(playing, delay_s=delay_s)
+
+    async def _give_back(self, playing: Playing, *, delay_s: float) -> End:
+        run_id, epoch = playing.claim.run.id, playing.claim.epoch
+        settlement = playing.log.settlement(VoidReason.DRAINED)
+        mine = await self._persist(
+            lambda: self._hand_back(run_id, epoch, settlement, delay_s), "hand_back"
+        )
+        hands_done = playing.claim.run.hands_done + playing.log.hands_stored
+        return self._left(mine, End.HANDED_BACK, hands_done=hands_done)
 
     async def _fail(self, playing: Playing, fault: RunFault) -> End:
         log.error("run_failed", code=fault.code, detail=fault.detail)
@@ -341,9 +361,11 @@ class Stage:
             return End.ABANDONED
         return End.FAILED if mine else End.FENCED
 
-    async def _hand_back(self, run_id: UUID, epoch: int, settlement: Settlement) -> bool:
+    async def _hand_back(
+        self, run_id: UUID, epoch: int, settlement: Settlement, delay_s: float
+    ) -> bool:
         async with self._database.unit_of_work() as session:
-            return await claims.hand_back(session, run_id, epoch, settlement)
+            return await claims.hand_back(session, run_id, epoch, settlement, delay_s=delay_s)
 
     async def _finish(
         self, run_id: UUID, epoch: int, settlement: Settlement, status: RunStatus, seed: bytes
