@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pokerarena.auth.callers import Callers
+from pokerarena.auth.federation.flow import Federation
 from pokerarena.auth.login import Door
 from pokerarena.auth.passwords import PasswordHasher
 from pokerarena.auth.refusals import Refusals
@@ -38,6 +39,7 @@ class Parts:
     callers: Callers
     refusals: Refusals
     rate_limits: RateLimits
+    federation: Federation
 
     def door(self) -> Door:
         """What a login is judged with."""
