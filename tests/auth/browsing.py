@@ -36,10 +36,13 @@ class Browser:
         """A navigation that another site began, as a provider's redirect is one."""
         return await self._send("GET", path, None, {"sec-fetch-site": "cross-site"})
 
+    def cookie_header(self) -> dict[str, str]:
+        """What it sends along with each request."""
+        pairs = (f"{name}={value}" for name, value in self.cookies.items())
+        return {"cookie": "; ".join(pairs)} if self.cookies else {}
+
     async def _send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Reply:
-        if self.cookies:
-            pairs = (f"{name}={value}" for name, value in self.cookies.items())
-            headers = headers | {"cookie": "; ".join(pairs)}
+        headers = headers | self.cookie_header()
         more = {} if body is None else {"body": body}
         reply = await self.arena.request(method, path, headers=headers, **more)
         for text in reply.cookies:

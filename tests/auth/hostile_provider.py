@@ -57,6 +57,9 @@ class HostileProvider:
 
     def __init__(self) -> None:
         self.subject = "person-1"
+        self.client_secret = CLIENT_SECRET
+        # Where the arena is.
+        self.origin = ORIGIN
         self.key: RSAKey | ECKey = rsa_key("first")
         self.published: list[RSAKey | ECKey] | None = None
         # Laid over what an honest provider says.
@@ -70,6 +73,7 @@ class HostileProvider:
         self.codes: dict[str, Login] = {}
         self.asked: list[str] = []
         self.forms: list[dict[str, str]] = []
+        self.tokens: list[str] = []
 
     def __enter__(self) -> Self:
         provider = self
@@ -120,7 +124,7 @@ class HostileProvider:
             "name": "The Other Side",
             "issuer": self.issuer,
             "client_id": CLIENT_ID,
-            "client_secret": CLIENT_SECRET,
+            "client_secret": self.client_secret,
             "creates_accounts": True,
         } | changes
 
@@ -136,10 +140,10 @@ class HostileProvider:
         assert "openid" in asked["scope"].split() and "email" in asked["scope"].split()
         code = secrets.token_urlsafe(16)
         self.codes[code] = Login(asked["nonce"], asked["code_challenge"], asked["redirect_uri"])
-        assert asked["redirect_uri"].startswith(ORIGIN + "/")
+        assert asked["redirect_uri"].startswith(self.origin + "/")
         answer = {"code": code, "state": asked["state"], "iss": self.issuer} | self.response
         given = {name: value for name, value in answer.items() if value is not None}
-        return f"{asked['redirect_uri'].removeprefix(ORIGIN)}?{urlencode(given)}"
+        return f"{asked['redirect_uri'].removeprefix(self.origin)}?{urlencode(given)}"
 
     # --- the arena's side -------------------------------------------------------------------------
 
@@ -181,7 +185,7 @@ class HostileProvider:
         answer = {
             "access_token": ACCESS_TOKEN,
             "token_type": "Bearer",
-            "id_token": self.token(login),
+            "id_token": self.tokens[-1],
         }
         return _json(answer)
 
@@ -196,7 +200,7 @@ class HostileProvider:
             client = (unquote_plus(client_id), unquote_plus(client_secret))
         return (
             form["grant_type"] == "authorization_code"
-            and client == (CLIENT_ID, CLIENT_SECRET)
+            and client == (CLIENT_ID, self.client_secret)
             and challenge == login.challenge
             and form["redirect_uri"] == login.redirect_uri
         )

@@ -12,6 +12,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from sqlalchemy import func, select, text, update
 from structlog.testing import capture_logs
 
@@ -134,6 +137,22 @@ def other_algorithm(provider: HostileProvider) -> None:
     provider.sign = lambda header, claims: signed(header | {"alg": "PS256"}, claims, provider.key)
 
 
+def signed_by_hand(**more: Any) -> Change:
+    """Signed rightly, whatever the header says; a library would not."""
+
+    def change(provider: HostileProvider) -> None:
+        key = provider.key.private_key
+        assert isinstance(key, rsa.RSAPrivateKey)
+
+        def sign(header: dict[str, Any], claims: dict[str, Any]) -> str:
+            body = f"{part(header | more)}.{part(claims)}"
+            return f"{body}.{part(key.sign(body.encode(), PKCS1v15(), SHA256()))}"
+
+        provider.sign = sign
+
+    return change
+
+
 def no_nonce_of_ours(provider: HostileProvider) -> None:
     provider.claims["nonce"] = "of another login"
 
@@ -149,8 +168,7 @@ HOSTILE: dict[str, tuple[str, Change]] = {
     "a foreign signature": ("signature", foreign_key),
     "a key in the header": ("key", key_in_the_header),
     "an unknown kid": ("key", header(kid="unknown")),
-    "a critical extension": ("form", lambda p: p.__dict__.update(
-        sign=lambda head, said: f"{part(head | {'crit': ['x'], 'x': 1})}.{part(said)}.AAAA")),
+    "a critical extension": ("signature", signed_by_hand(crit=["x"], x=1)),
     "no token at all": ("form", lambda p: p.__dict__.update(sign=lambda *_: "a.b")),
     "a foreign issuer": ("issuer", claims(iss="https://elsewhere.example")),
     "our issuer with a slash": ("issuer", lambda p: p.claims.update(iss=p.issuer + "/")),
@@ -200,8 +218,9 @@ async def test_what_a_hostile_provider_or_page_sends_is_refused_without_saying_w
         assert (await browser.finish()).code == "federated_login_failed", name
     assert len(told) == 1, "a caller learns what was wrong"
     await nobody_got_in(arena)
-    # The honest one is believed by the very same process.
-    provider.__dict__.update(claims={}, header={}, response={}, sign=None, published=None)
+    # The honest one is believed by the very same process, with what is merely more than needed.
+    provider.__dict__.update(claims={}, header={}, response={}, published=None)
+    signed_by_hand(jku="https://evil.example/jwks", x=1)(provider)
     await log_in(arena, provider)
 
 

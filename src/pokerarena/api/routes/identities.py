@@ -19,7 +19,6 @@ from pokerarena.auth.federation import flow, identities
 from pokerarena.auth.federation.pending import Linking
 from pokerarena.auth.models import Identity
 from pokerarena.auth.permissions import Permission, Principal
-from pokerarena.errors import Forbidden
 
 router = APIRouter(prefix="/me/identities", tags=["me"], route_class=IdempotentRoute)
 
@@ -79,8 +78,7 @@ async def begin_to_link(
 ) -> DepartureShown:
     """Begin to link an identity: the browser goes to the provider, which sends it back."""
     provider = parts.federation.provider(body.provider_id)
-    if caller.session_id is None:
-        raise Forbidden("session_required", "Log in for this; a personal token cannot do it.")
+    assert caller.session_id is not None, "the permission demands a login"
     await login.check_own_password(
         parts.door(),
         user_id=caller.known_id(),
