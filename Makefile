@@ -20,7 +20,8 @@ help: ## say what can be made
 
 setup: $(INSTALLED) ## install everything into .venv
 
-$(INSTALLED): requirements/dev.lock requirements/uv.lock pyproject.toml scripts/setup
+$(INSTALLED): requirements/dev.lock requirements/uv.lock pyproject.toml scripts/setup \
+  tests/auth/identity_provider/package-lock.json
 	@scripts/setup
 	@touch $@
 

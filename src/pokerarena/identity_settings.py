@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings
+
+from pokerarena.federation_settings import IdentityProvider, parse_providers
 
 
 class Registration(StrEnum):
@@ -119,3 +121,65 @@ class IdentitySettings(BaseSettings):
     argon2_parallel_hashes: int = Field(
         default=2, ge=1, le=32, description="password hashes at once in one process"
     )
+
+    # Logging in through identity providers (OpenID Connect).
+    oidc_providers: SecretStr = Field(
+        default=SecretStr(""),
+        description="identity providers through which users may log in, as a JSON list "
+        "(docs/security/identity.md); holds client secrets: use the `_FILE` form",
+    )
+    oidc_allow_private: bool = Field(
+        default=False,
+        description="whether identity providers may have private and loopback addresses",
+    )
+    oidc_timeout_s: float = Field(
+        default=5.0,
+        gt=0,
+        le=30,
+        description="how long one question to an identity provider may take",
+    )
+    oidc_answer_max_bytes: int = Field(
+        default=64 * 1024,
+        ge=4096,
+        le=1024 * 1024,
+        description="the largest answer of an identity provider",
+    )
+    oidc_metadata_ttl_s: int = Field(
+        default=3600,
+        ge=1,
+        le=86_400,
+        description="how long a provider's own description and keys are used before they are read "
+        "again",
+    )
+    oidc_keys_refetch_s: float = Field(
+        default=10.0,
+        ge=0,
+        le=3600,
+        description="how often, at most, an unknown key makes us read a provider's keys again",
+    )
+    oidc_clock_leeway_s: int = Field(
+        default=60, ge=0, le=300, description="by how much a provider's clock may differ from ours"
+    )
+    oidc_login_ttl_s: int = Field(
+        default=600,
+        ge=30,
+        le=3600,
+        description="how long a login may take at a provider, and how long its end may wait for us",
+    )
+    oidc_logins_pending_max: int = Field(
+        default=10_000,
+        ge=1,
+        le=1_000_000,
+        description="logins at providers that are under way; beyond, the oldest are given up",
+    )
+    login_fresh_s: int = Field(
+        default=600,
+        ge=30,
+        le=86_400,
+        description="how long after its login a session of an account without a password may do "
+        "what needs the password elsewhere",
+    )
+
+    def identity_providers(self) -> tuple[IdentityProvider, ...]:
+        """The identity providers that are configured. Raises `ValueError`."""
+        return parse_providers(self.oidc_providers.get_secret_value())

@@ -22,6 +22,7 @@ class IdKind(StrEnum):
     USER = "user"
     TOKEN = "tok"  # noqa: S105 - a prefix, not a secret
     SESSION = "sess"
+    IDENTITY = "ident"
     AGENT = "agent"
     VERSION = "ver"
     TABLE = "table"

@@ -362,7 +362,19 @@ class Settings(SecretSettings, IdentitySettings, OperationsSettings):
             if self.callback_schemes != ("https",) and not self.callback_allow_private:
                 raise ValueError("callback_schemes must be https in production")
             self.refuse_weak_secrets()
+        for provider in self.identity_providers():
+            self._check_issuer(provider.issuer)
         return self
+
+    def _check_issuer(self, issuer: str) -> None:
+        if issuer.startswith("https://"):
+            return
+        if self.environment is Environment.PRODUCTION:
+            raise ValueError("oidc_providers: an issuer must be https in production")
+        if not (self.oidc_allow_private and _is_loopback(issuer)):
+            raise ValueError(
+                "oidc_providers: an issuer may be http only on loopback, with oidc_allow_private"
+            )
 
     def operators_need_second_factor(self) -> bool:
         """Whether an operator's rights need a second factor here."""

@@ -18,7 +18,7 @@ NO_RATE_LIMITS = {
     f"rate_{name}_per_min": 0 for name in ("read", "expensive", "write", "auth", "stream")
 }
 RELATIONS = (
-    "users", "api_tokens", "sessions", "signing_keys", "second_factors", "recovery_codes",
+    "users", "api_tokens", "sessions", "signing_keys", "second_factors", "recovery_codes", "identities",
     "agents", "agent_versions", "tables", "seats", "runs", "run_seats",
     "hands", "hand_cards", "procrastinate_jobs",
 )  # fmt: skip

@@ -22,6 +22,7 @@ class Reply:
     status: int
     headers: dict[str, str]
     body: bytes
+    cookies: tuple[str, ...] = ()
 
     @property
     def json(self) -> Any:
@@ -159,7 +160,10 @@ class _Exchange:
     def reply(self) -> Reply:
         assert self._start is not None, "no response"
         headers = {name.decode(): value.decode() for name, value in self._start["headers"]}
-        return Reply(self._start["status"], headers, self._body)
+        cookies = tuple(
+            value.decode() for name, value in self._start["headers"] if name == b"set-cookie"
+        )
+        return Reply(self._start["status"], headers, self._body, cookies)
 
 
 class Stream:

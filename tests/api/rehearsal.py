@@ -18,7 +18,7 @@ from sqlalchemy import func, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pokerarena.agents.models import VersionStanding
-from pokerarena.auth.models import LoginSession, Role, SecondFactor
+from pokerarena.auth.models import Identity, LoginSession, Role, SecondFactor
 from pokerarena.auth.permissions import MEMBER_SCOPES, RULES, Permission, Scope
 from pokerarena.db import Database
 from pokerarena.engine.rules import Rules
@@ -27,6 +27,8 @@ from pokerarena.runs.models import DeadLetter, Run, RunSeat
 from tests.api.arena import PASSWORD, Arena, new_agent, new_table, ok
 from tests.api.asgi import Client, Reply
 from tests.api.stored import play_random_hand, reveal_seed, store
+from tests.auth.browsing import OWN_PAGE, Browser
+from tests.auth.hostile_provider import HostileProvider
 
 STANDING = "/v1/agents/{agent_id}/versions/{version_id}/standing"
 NEW_PASSWORD = "a new one for the winter"
@@ -71,6 +73,9 @@ class World:
     refresh_token: str
     seeds: dict[str, bytes]
     scoped: dict[Scope, Client]
+    # What only a browser sends: its cookie and the headers of our own page.
+    headers: dict[tuple[str, str], dict[str, str]]
+    queries: dict[tuple[str, str], str]
 
     async def outcome(self, caller: str, method: str, path: str, permission: Permission) -> str:
         """What became of one caller's request: ``ok``, or the status of its refusal."""
@@ -84,15 +89,19 @@ class World:
                 if await stream.chunks.get() is None:
                     raise AssertionError("a stream without a first chunk")
                 return "ok" if stream.status == 200 else str(stream.status)
+        target += self.queries.get((method, path), "")
         body = self.body(caller, method, path)
-        reply = await client.request(method, target, **({} if body is None else {"body": body}))
+        more = {} if body is None else {"body": body}
+        reply = await client.request(
+            method, target, headers=self.headers.get((method, path)), **more
+        )
         return self.judge(method, path, reply)
 
     @staticmethod
     def judge(method: str, path: str, reply: Reply) -> str:
         if reply.status == 409 and reply.code == PASSES_AS.get((method, path)):
             return "ok"
-        if 200 <= reply.status < 300:
+        if 200 <= reply.status < 400:
             return "ok"
         assert reply.status in (401, 403, 404), (method, path, reply)
         assert (reply.status == 401) == ("www-authenticate" in reply.headers)
@@ -121,6 +130,10 @@ class World:
             ("PUT", "/v1/me/password"): {
                 "current_password": PASSWORD,
                 "new_password": NEW_PASSWORD,
+            },
+            ("POST", "/v1/me/identities"): {
+                "provider_id": "hostile",
+                "current_password": PASSWORD,
             },
             ("POST", "/v1/me/second-factor"): {"current_password": PASSWORD},
             ("POST", "/v1/me/second-factor/confirm"): {"code": code},
@@ -171,7 +184,7 @@ PERSON_OF = {
 CALLERS = tuple(PERSON_OF)
 
 
-async def make_world(arena: Arena, rehearsal: Client) -> World:
+async def make_world(arena: Arena, rehearsal: Client, provider: HostileProvider) -> World:
     """One of everything, all of it alice's; bob has a seat; and everybody who may ask."""
     alice, bob, stranger = [await arena.user(name) for name in ("alice", "bob", "stranger")]
     operator = await arena.user("operator", Role.OPERATOR)
@@ -236,6 +249,12 @@ async def make_world(arena: Arena, rehearsal: Client) -> World:
     ok(await alice.delete(f"/v1/sessions/{revoked['session_id']}"), 204)
     tokens = {scope: await _token(alice, [scope]) for scope in (Scope.AGENTS_READ, Scope.RUNS_READ)}
     ids["token_id"] = tokens[Scope.AGENTS_READ].id
+    ids["provider_id"] = "hostile"
+    ids["identity_id"] = await _identity(arena, alice.id, "alice-there")
+    await _identity(arena, ids["user_id"], provider.subject, provider.issuer)
+    leaving, back = Browser(arena.anonymous), Browser(arena.anonymous)
+    callback = provider.authorize(await leaving.depart("hostile"))
+    assert (await back.visit(provider.authorize(await back.depart("hostile")))).status == 303
     expired = await _expired(arena, other["access_token"])
     async with arena.database.unit_of_work() as session:
         await session.execute(update(SecondFactor).values(last_step=0))
@@ -276,6 +295,14 @@ async def make_world(arena: Arena, rehearsal: Client) -> World:
         refresh_token=other["refresh_token"],
         seeds=seeds,
         scoped={scope: as_(client.token) for scope, client in tokens.items()},
+        headers={
+            ("POST", "/v1/auth/providers/{provider_id}/login"): OWN_PAGE,
+            ("GET", "/v1/auth/providers/{provider_id}/callback"): leaving.cookie_header(),
+            ("POST", "/v1/auth/federated"): OWN_PAGE | back.cookie_header(),
+        },
+        queries={
+            ("GET", "/v1/auth/providers/{provider_id}/callback"): callback[callback.index("?") :]
+        },
     )
 
 
@@ -299,6 +326,23 @@ async def _second_factor(client: Client) -> bytes:
 
     phone, _ = await enrol(client)
     return phone.seed
+
+
+async def _identity(
+    arena: Arena, user_id: str, subject: str, issuer: str = "https://elsewhere.example"
+) -> str:
+    identity_id = new_id()
+    async with arena.database.unit_of_work() as session:
+        session.add(
+            Identity(
+                id=identity_id,
+                user_id=parse_id(IdKind.USER, user_id),
+                issuer=issuer,
+                subject=subject,
+                email="x@people.example",
+            )
+        )
+    return id_text(IdKind.IDENTITY, identity_id)
 
 
 async def _login(arena: Arena, seed: bytes) -> dict[str, Any]:

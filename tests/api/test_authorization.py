@@ -16,17 +16,33 @@ from pokerarena.auth.permissions import RULES, Permission, Rule, Who
 from tests.api.arena import Arena, settings_for
 from tests.api.asgi import Client
 from tests.api.authorization_matrix import DOCUMENT, OUTCOMES, Route, read_cells, written
+from tests.api.conftest import NewArena
 from tests.api.rehearsal import CALLERS, RehearsalDatabase, World, make_world
+from tests.auth.browsing import ORIGIN
+from tests.auth.hostile_provider import HostileProvider
 
 OPEN = Rule(Who.ANYONE)
 
 
 @pytest.fixture
-async def world(arena: Arena) -> AsyncIterator[World]:
+def provider() -> Iterator[HostileProvider]:
+    with HostileProvider() as provider:
+        yield provider
+
+
+@pytest.fixture
+async def arena(new_arena: NewArena, provider: HostileProvider) -> Arena:
+    return await new_arena(
+        public_url=ORIGIN, oidc_allow_private=True, oidc_providers=provider.configured()
+    )
+
+
+@pytest.fixture
+async def world(arena: Arena, provider: HostileProvider) -> AsyncIterator[World]:
     database = RehearsalDatabase(arena.settings, application_name="rehearsal")
     app = create_app(arena.settings, database)
     async with app.router.lifespan_context(app):
-        yield await make_world(arena, Client(app))
+        yield await make_world(arena, Client(app), provider)
     await database.close()
 
 

@@ -38,11 +38,13 @@ KINDS = {
     "user_id": IdKind.USER,
     "token_id": IdKind.TOKEN,
     "session_id": IdKind.SESSION,
+    "identity_id": IdKind.IDENTITY,
     "letter_id": IdKind.DEAD_LETTER,
 }
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/tokens"): {"name": "t", "scopes": ["runs:read"], "expires_in_s": 60},
     ("POST", "/v1/tokens/{token_id}/rotate"): {"expires_in_s": 60},
+    ("POST", "/v1/me/identities"): {"provider_id": "unknown"},
     ("POST", "/v1/me/second-factor"): {"current_password": "x"},
     ("POST", "/v1/me/second-factor/confirm"): {"code": "000000"},
     ("POST", "/v1/me/second-factor/recovery-codes"): {"code": "000000"},

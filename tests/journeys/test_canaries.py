@@ -20,8 +20,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
@@ -36,11 +38,19 @@ from pokerarena.runs.service import SEED_PURPOSE
 from pokerarena.sealing import open_sealer
 from pokerarena.settings import Settings
 from tests.arena import arena_settings
+from tests.auth.browsing import LOGIN_COOKIE
+from tests.auth.hostile_provider import ACCESS_TOKEN, HostileProvider
 from tests.database_server import as_role
 from tests.journeys.canaries import Canary, text_canary, traces_of
 from tests.worker.workers import ROOT, environment_of, worker
 
 DEADLINE_S = 90.0
+
+
+@pytest.fixture
+def provider() -> Iterator[HostileProvider]:
+    with HostileProvider() as provider:
+        yield provider
 
 
 def unique(kind: str) -> str:
@@ -55,6 +65,7 @@ class Journey:
         self.canaries: list[Canary] = []
         self.problems: list[bytes] = []
         self.token: str | None = None
+        self.cookies: dict[str, str] = {}
 
     def plant(self, kind: str, value: str) -> str:
         self.canaries.append(text_canary(kind, value))
@@ -75,6 +86,9 @@ class Journey:
             answer = response.read()
         finally:
             connection.close()
+        for name, value in response.getheaders():
+            if name.lower() == "set-cookie":
+                self.cookies |= {key: one.value for key, one in SimpleCookie(value).items()}
         if response.status >= 400:
             self.problems.append(answer + str(response.getheaders()).encode())
         try:
@@ -224,6 +238,50 @@ def second_factor_and_tokens(
     journey.refused("GET", "/v1/me", **with_token)
 
 
+def log_in_at_a_provider(
+    journey: Journey, owner: psycopg.Connection[Any], provider: HostileProvider
+) -> None:
+    """A login that fails at each of its steps, and one that does not."""
+    page = {"X-Pokerarena-Client": "browser"}
+    begin = ("POST", "/v1/auth/providers/hostile/login", {})
+    finish = ("POST", "/v1/auth/federated", {})
+
+    def depart() -> tuple[str, dict[str, str]]:
+        url = journey.done(*begin, **page)["authorization_url"]
+        cookie = journey.plant("cookie of a login", journey.cookies[LOGIN_COOKIE])
+        path = provider.authorize(url)
+        for name in ("state", "code"):
+            journey.plant(f"{name} of a login", parse_qs(urlsplit(path).query)[name][0])
+        return path, {"Cookie": f"{LOGIN_COOKIE}={cookie}"}
+
+    with broken(owner, "federated_logins"):
+        journey.refused(*begin, **page)
+    for relation in ("federated_logins", "identities"):
+        path, cookie = depart()
+        with broken(owner, relation):
+            journey.refused("GET", path, **cookie)
+    path, cookie = depart()
+    journey.refused("GET", path + "x", **cookie)
+    journey.refused("GET", path)
+    for provider.token_answer in ((200, b"{"), (500, b""), (400, b"{}")):
+        path, cookie = depart()
+        journey.refused("GET", path, **cookie)
+    provider.token_answer = None
+    path, cookie = depart()
+    assert journey.ask("GET", path, **cookie)[0] == 303
+    journey.refused("GET", path, **cookie)
+    with broken(owner, "sessions"):
+        journey.refused(*finish, **page, **cookie)
+    granted = journey.done(*finish, **page, **cookie)
+    journey.plant("access token", granted["access_token"])
+    journey.plant("refresh token", journey.cookies["__Host-pokerarena_refresh"])
+    for form in provider.forms:
+        journey.plant("code verifier", form["code_verifier"])
+    for token in provider.tokens:
+        journey.plant("ID token", token)
+    journey.plant("a provider's access token", ACCESS_TOKEN)
+
+
 def play(journey: Journey, owner: psycopg.Connection[Any], settings: Settings, logs: Path) -> None:
     """Two runs: one whose agent does not answer, one whose seed cannot be opened."""
     nobody = socket.socket()
@@ -315,7 +373,7 @@ def dump(url: str) -> bytes:
 
 
 def test_no_secret_is_left_where_it_can_be_read_or_guessed(
-    database_url: str, tmp_path: Path
+    database_url: str, tmp_path: Path, provider: HostileProvider
 ) -> None:
     configured = {
         name: base64.b64encode(secrets.token_bytes(32)).decode()
@@ -324,9 +382,17 @@ def test_no_secret_is_left_where_it_can_be_read_or_guessed(
     configured["vault_token"] = unique("hvs.token")
     database_password = unique("database-password")
     url = make_url(database_url).set(password=database_password).render_as_string(False)
+    provider.client_secret = unique("client-secret")
+    configured["oidc_providers"] = provider.configured()
     settings = arena_settings(
-        url, log_level="DEBUG", registration="open", callback_schemes=("http",), **configured
+        url,
+        log_level="DEBUG",
+        registration="open",
+        callback_schemes=("http",),
+        oidc_allow_private=True,
+        **configured,
     )
+    provider.origin = settings.public_url
     api_log = tmp_path / "api.log"
     plain_url = make_url(database_url).set(drivername="postgresql").render_as_string(False)
     with (
@@ -335,9 +401,12 @@ def test_no_secret_is_left_where_it_can_be_read_or_guessed(
     ):
         journey = Journey(port)
         password = log_in_and_out(journey, owner)
+        log_in_at_a_provider(journey, owner, provider)
         second_factor_and_tokens(journey, owner, password)
         play(journey, owner, settings, tmp_path)
         [(database_log,)] = owner.execute("SELECT pg_read_file(pg_current_logfile())").fetchall()
+    journey.plant("client secret", provider.client_secret)
+    del configured["oidc_providers"]
     for name, value in configured.items():
         journey.plant(name, value)
         if name != "vault_token":
@@ -363,7 +432,7 @@ def test_no_secret_is_left_where_it_can_be_read_or_guessed(
     for sign in (b"COPY public.procrastinate_jobs", b"COPY public.idempotency_records"):
         assert sign in places["the dump"]
     kinds = {canary.kind for canary in journey.canaries}
-    assert len(kinds) >= 20, kinds
+    assert len(kinds) >= 28, kinds
     found = [
         f"{canary.kind} is {how} in {place}"
         for canary in journey.canaries

@@ -26,7 +26,9 @@ from pokerarena.api.routes import (
     audit,
     auth,
     dead_letters,
+    federation,
     hands,
+    identities,
     live,
     program,
     runs,
@@ -39,6 +41,7 @@ from pokerarena.api.routes import (
     users,
 )
 from pokerarena.auth.callers import Callers
+from pokerarena.auth.federation.flow import Federation
 from pokerarena.auth.passwords import PasswordHasher
 from pokerarena.auth.permissions import RULES, Permission, Who
 from pokerarena.auth.refusals import Refusals
@@ -56,8 +59,10 @@ DESCRIPTION = (
 )
 V1_ROUTERS = (
     auth.router,
+    federation.router,
     users.me,
     second_factor.router,
+    identities.router,
     sessions.router,
     tokens.router,
     users.router,
@@ -95,6 +100,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
         refusals=Refusals(database, settings.audit_refusals_per_minute),
         rate_limits=RateLimits(settings),
         leaving=asyncio.Event(),
+        federation=Federation(settings),
     )
 
     @asynccontextmanager
@@ -112,6 +118,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
             sweeping.cancel()
             await asyncio.gather(sweeping, return_exceptions=True)
             await parts.hub.close()
+            await parts.federation.close()
             parts.hasher.close()
             if own_database:
                 await parts.database.close()

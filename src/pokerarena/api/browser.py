@@ -1,9 +1,10 @@
-"""What only browsers need: the refresh token's cookie, and proof that our own page asks.
+"""What only browsers need: their two cookies, and proof that our own page asks.
 
-The cookie is HttpOnly (no script reads it), Secure, SameSite=Strict, and bound to this host by its
-name's prefix, so that no neighbouring site can plant one. A request that relies on it must carry a
-header that no foreign page can send without asking us first, and must not say that it comes from
-elsewhere. This module must never read the cookie without that proof.
+Both are HttpOnly (no script reads them), Secure, and bound to this host by their names' prefix, so
+that no neighbouring site can plant one. That of the refresh token is SameSite=Strict, and a request
+that relies on it must carry a header that no foreign page can send without asking us first, and must
+not say that it comes from elsewhere. That of a login under way at a provider is Lax, since it comes
+back from there. This module must never read the refresh token's cookie without that proof.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from pokerarena.errors import Forbidden
 from pokerarena.settings import Settings
 
 COOKIE: Final = "pokerarena_refresh"
+LOGIN_COOKIE: Final = "pokerarena_login"
 PROOF_HEADER: Final = "x-pokerarena-client"
 PROOF_VALUE: Final = "browser"
 
 
-def cookie_name(settings: Settings) -> str:
-    """The cookie's name: with the prefix that makes browsers bind it to this host alone."""
-    return f"__Host-{COOKIE}" if settings.cookie_secure else COOKIE
+def cookie_name(settings: Settings, name: str = COOKIE) -> str:
+    """A cookie's name: with the prefix that makes browsers bind it to this host alone."""
+    return f"__Host-{name}" if settings.cookie_secure else name
 
 
 def refresh_cookie(request: Request, settings: Settings) -> str | None:
@@ -55,6 +57,38 @@ def clear_refresh_cookie(response: Response, settings: Settings) -> None:
         secure=settings.cookie_secure,
         httponly=True,
         samesite="strict",
+    )
+
+
+def login_cookie(request: Request, settings: Settings) -> str | None:
+    """The secret of this browser's login at a provider; ``None`` where there is none."""
+    return request.cookies.get(cookie_name(settings, LOGIN_COOKIE))
+
+
+def set_login_cookie(response: Response, settings: Settings, text: str) -> None:
+    """Give a browser the secret of the login that it begins.
+
+    Lax, not Strict: it must come along when the provider sends the browser back to us.
+    """
+    response.set_cookie(
+        cookie_name(settings, LOGIN_COOKIE),
+        text,
+        max_age=2 * settings.oidc_login_ttl_s,
+        path="/",
+        secure=settings.cookie_secure,
+        httponly=True,
+        samesite="lax",
+    )
+
+
+def clear_login_cookie(response: Response, settings: Settings) -> None:
+    """Make a browser forget the secret of a login that is over."""
+    response.delete_cookie(
+        cookie_name(settings, LOGIN_COOKIE),
+        path="/",
+        secure=settings.cookie_secure,
+        httponly=True,
+        samesite="lax",
     )
 
 

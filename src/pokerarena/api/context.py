@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pokerarena.auth.callers import Callers
+from pokerarena.auth.federation.flow import Federation
 from pokerarena.auth.login import Door
 from pokerarena.auth.passwords import PasswordHasher
 from pokerarena.auth.refusals import Refusals
@@ -41,6 +42,7 @@ class Parts:
     rate_limits: RateLimits
     # Set once the process was asked to stop: it serves on for a moment, and says that it leaves.
     leaving: asyncio.Event
+    federation: Federation
 
     def door(self) -> Door:
         """What a login is judged with."""

@@ -69,6 +69,9 @@ Description = Annotated[str, StringConstraints(max_length=1000, pattern=_PROSE)]
 PasswordText = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 UsernameText = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 CodeText = Annotated[str, StringConstraints(min_length=1, max_length=40)]
+ProviderIdText = Annotated[str, StringConstraints(min_length=1, max_length=40)]
+# What a path of ours is, is `auth.federation`'s word.
+ReturnToText = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 UrlText = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 Chips = Annotated[int, Field(ge=0, le=CHIPS_MAX)]
 Blind = Annotated[int, Field(ge=1, le=CHIPS_MAX)]
@@ -104,6 +107,7 @@ def _id(kind: IdKind) -> Any:
 
 UserId = Annotated[UUID, *_id(IdKind.USER)]
 SessionId = Annotated[UUID, *_id(IdKind.SESSION)]
+IdentityId = Annotated[UUID, *_id(IdKind.IDENTITY)]
 TokenId = Annotated[UUID, *_id(IdKind.TOKEN)]
 AgentId = Annotated[UUID, *_id(IdKind.AGENT)]
 VersionId = Annotated[UUID, *_id(IdKind.VERSION)]

@@ -92,9 +92,12 @@ async def authenticate(
 
 
 async def change_password(
-    session: AsyncSession, *, user_id: UUID, old_hash: str, new_hash: str
+    session: AsyncSession, *, user_id: UUID, old_hash: str | None, new_hash: str
 ) -> None:
-    """Replace a password's hash, unless somebody else replaced it meanwhile."""
+    """Replace a password's hash, unless somebody else replaced it meanwhile.
+
+    Without an old one it is the account's first.
+    """
     changed = await session.scalar(
         update(User)
         .where(User.id == user_id, User.password_hash == old_hash)

@@ -62,6 +62,9 @@ class Event(StrEnum):
     RECOVERY_CODES_RENEWED = "recovery_codes.renewed"
     RECOVERY_CODE_USED = "recovery_code.used"
     PASSWORD_CHANGED = "password.changed"  # noqa: S105  # pragma: allowlist secret
+    IDENTITY_LINKED = "identity.linked"
+    IDENTITY_UNLINKED = "identity.unlinked"
+    IDENTITY_REFUSED = "identity.refused"
     USER_CREATED = "user.created"
     USER_DISABLED = "user.disabled"
     TOKEN_CREATED = "token.created"  # noqa: S105 - the name of an event

@@ -18,6 +18,7 @@ from sqlalchemy import (
     LargeBinary,
     String,
     Text,
+    UniqueConstraint,
     false,
     func,
     text,
@@ -53,7 +54,8 @@ class User(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     username: Mapped[str] = mapped_column(String(40))
-    password_hash: Mapped[str] = mapped_column(String(200))
+    # None: there is no password, and only an identity at a provider logs in.
+    password_hash: Mapped[str | None] = mapped_column(String(200))
     role: Mapped[str] = mapped_column(String(16), default=Role.MEMBER.value)
     disabled_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -88,6 +90,49 @@ class LoginSession(Base):
     expires_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     end_reason: Mapped[str | None] = mapped_column(String(20))
+
+
+class Identity(Base):
+    """A person at an identity provider, and the one account here that they log in to."""
+
+    __tablename__ = "identities"
+    __table_args__ = (UniqueConstraint("issuer", "subject"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"), index=True)
+    issuer: Mapped[str] = mapped_column(String(300))
+    subject: Mapped[str] = mapped_column(String(255))
+    # As the provider had verified it then: for its user to recognise, and for nothing else.
+    email: Mapped[str] = mapped_column(String(320))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_login_at: Mapped[datetime | None]
+
+
+class FederatedLogin(Base):
+    """A login that is under way at a provider, found by a MAC of the secret in its browser's cookie.
+
+    Unlogged: a crash of the database forgets it, and somebody logs in once more.
+    """
+
+    __tablename__ = "federated_logins"
+    __table_args__ = (
+        CheckConstraint("(user_id IS NULL) = (session_id IS NULL)", name="linking"),
+        {"prefixes": ["UNLOGGED"]},
+    )
+
+    mac: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    provider_id: Mapped[str] = mapped_column(String(40))
+    return_to: Mapped[str] = mapped_column(String(512))
+    # Whose identity it will be, and the session that asked; empty for a login.
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id"))
+    session_id: Mapped[UUID | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    # When the browser came back with it: never twice.
+    spent_at: Mapped[datetime | None]
+    identity_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("identities.id", ondelete="CASCADE"), index=True
+    )
 
 
 class SigningKey(Base):

@@ -114,10 +114,12 @@ class Permission(Enum):
     PROGRAM_READ = "read what describes the program itself: health, documents, schemas"
     ACCOUNT_REGISTER = "create an account for oneself, where registration is open"
     ACCOUNT_LOGIN = "exchange a password, or a refresh token, for an access token"
+    FEDERATED_LOGIN = "log in through an identity provider"
     ACCOUNT_LOGOUT = "end the session, or revoke the token, that made the request"
     ACCOUNT_READ = "read one's own account"
     PASSWORD_CHANGE = "change one's own password"  # noqa: S105 - a description
     SECOND_FACTOR_MANAGE = "set up, renew and remove one's own second factor"
+    IDENTITIES_MANAGE = "list, link and unlink one's own identities at providers"
     SESSIONS_MANAGE = "list and end one's own sessions"
     TOKENS_MANAGE = "list, create, rotate and revoke one's own personal tokens"
     USERS_MANAGE = "list, create and disable accounts"
@@ -146,10 +148,12 @@ RULES: dict[Permission, Rule] = {
     Permission.PROGRAM_READ: Rule(Who.ANYONE),
     Permission.ACCOUNT_REGISTER: Rule(Who.ANYONE),
     Permission.ACCOUNT_LOGIN: Rule(Who.ANYONE),
+    Permission.FEDERATED_LOGIN: Rule(Who.ANYONE),
     Permission.ACCOUNT_LOGOUT: Rule(Who.USER),
     Permission.ACCOUNT_READ: Rule(Who.USER),
     Permission.PASSWORD_CHANGE: Rule(Who.SESSION),
     Permission.SECOND_FACTOR_MANAGE: Rule(Who.SESSION),
+    Permission.IDENTITIES_MANAGE: Rule(Who.SESSION, None, Ownership.OWNER),
     Permission.SESSIONS_MANAGE: Rule(Who.SESSION, None, Ownership.OWNER),
     Permission.TOKENS_MANAGE: Rule(Who.SESSION, None, Ownership.OWNER),
     Permission.USERS_MANAGE: Rule(Who.OPERATOR, Scope.OPERATOR),

@@ -28,6 +28,16 @@ KINDS_REMEMBERED_MAX: Final = 10_000
 RECORDS_PER_WINDOW_MAX: Final = 600
 # Recorded where they are decided, with what is known there.
 RECORDED_ELSEWHERE: Final = frozenset({"login_failed", "second_factor_wrong"})
+# Of somebody whom a provider sent, whatever kind of error it is.
+OF_IDENTITIES: Final = frozenset(
+    {
+        "federated_login_failed",
+        "federated_login_declined",
+        "identity_not_linked",
+        "identity_taken",
+        "email_unverified",
+    }
+)
 # Says nothing about anybody: a client that did not log in.
 NO_CREDENTIALS: Final = "authentication_required"
 
@@ -114,6 +124,8 @@ class Refusals:
 def _event_of(error: ArenaError) -> Event | None:
     if error.code in RECORDED_ELSEWHERE or error.code == NO_CREDENTIALS:
         return None
+    if error.code in OF_IDENTITIES:
+        return Event.IDENTITY_REFUSED
     return {
         ErrorKind.FORBIDDEN: Event.PERMISSION_REFUSED,
         ErrorKind.UNAUTHENTICATED: Event.TOKEN_REFUSED,

@@ -44,6 +44,7 @@ class EndReason(StrEnum):
     # pragma: allowlist nextline secret
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 - a reason
     REUSE = "reuse"
+    IDENTITY_UNLINKED = "identity_unlinked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,12 @@ async def begin(
     device: str,
     second_factor: bool,
     settings: Settings,
+    through: str = "password",
 ) -> Refreshed:
-    """Begin the session of a login. The user's dead ones go; the oldest end."""
+    """Begin the session of a login. The user's dead ones go; the oldest end.
+
+    `through` is the id of the identity that logged in, where it was not a password.
+    """
     await accounts.lock(session, user.id)
     mine = LoginSession.user_id == user.id
     await session.execute(
@@ -110,6 +115,7 @@ async def begin(
         subject=id_text(IdKind.SESSION, row.id),
         client=client.value,
         second_factor=second_factor,
+        through=through,
     )
     return Refreshed(row, user, text)
 

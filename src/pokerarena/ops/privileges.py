@@ -49,6 +49,11 @@ RELATIONS: Final[dict[str, Declared]] = {
     ),
     "second_factors": Declared(api=EVERYTHING),
     "recovery_codes": Declared(api=("SELECT", "INSERT", "DELETE")),
+    "identities": Declared(
+        api=("SELECT", "INSERT", "UPDATE (last_login_at)", "DELETE"),
+        why="an identity never moves to another account; the worker knows no identities",
+    ),
+    "federated_logins": Declared(api=EVERYTHING, why="found by a MAC, gone within minutes"),
     "login_attempts": Declared(api=EVERYTHING),
     "idempotency_records": Declared(api=EVERYTHING, why="the answers in it are sealed"),
     "audit_records": Declared(api=READ, why="appended by `audit_append` only"),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Request, Response
 from pydantic import Field, StringConstraints
@@ -14,28 +13,24 @@ from pokerarena.api.browser import (
     clear_refresh_cookie,
     refresh_cookie,
     require_own_page,
-    set_refresh_cookie,
 )
-from pokerarena.api.context import Parts, PartsOf, Session
+from pokerarena.api.context import PartsOf, Session
+from pokerarena.api.granting import Granted, device_of, grant
 from pokerarena.api.idempotency import IdempotentRoute
 from pokerarena.api.routes.users import UserShown
 from pokerarena.api.shapes import (
     CodeText,
     PasswordText,
     RequestShape,
-    SessionId,
-    Shown,
     UsernameText,
 )
-from pokerarena.auth import access_tokens, accounts, login, sessions, tokens
+from pokerarena.auth import accounts, login, sessions, tokens
 from pokerarena.auth.models import Client, Role
 from pokerarena.auth.permissions import Permission, Principal
-from pokerarena.auth.sessions import EndReason, Refreshed
+from pokerarena.auth.sessions import EndReason
 from pokerarena.errors import Unauthenticated
 
 router = APIRouter(prefix="/auth", tags=["auth"], route_class=IdempotentRoute)
-
-DEVICE_MAX = 120
 
 
 class Registration(RequestShape):
@@ -57,17 +52,6 @@ class RefreshOrder(RequestShape):
     """A program's refresh token. A browser has it in its cookie and leaves it out."""
 
     refresh_token: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = None
-
-
-class Granted(Shown):
-    """An access token; for a program also the next refresh token, shown this once."""
-
-    access_token: str
-    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - the name of a scheme
-    expires_at: datetime
-    refresh_token: str | None
-    session_id: SessionId
-    user: UserShown
 
 
 @router.post("/register", status_code=201)
@@ -108,9 +92,9 @@ async def log_in(
             body.username, body.password, body.code, client_address(request, parts.settings)
         ),
         client=body.client,
-        device=_device(request),
+        device=device_of(request),
     )
-    return await _grant(parts, response, begun)
+    return await grant(parts, response, begun)
 
 
 @router.post("/refresh")
@@ -135,7 +119,7 @@ async def refresh(
         # Perhaps a whole family has just ended.
         parts.callers.forget()
         raise
-    return await _grant(parts, response, refreshed)
+    return await grant(parts, response, refreshed)
 
 
 @router.post("/logout", status_code=204)
@@ -158,34 +142,3 @@ async def log_out(
     elif caller.token_id is not None:
         await tokens.revoke(session, user_id=caller.known_id(), token_id=caller.token_id)
     return response
-
-
-async def _grant(parts: Parts, response: Response, got: Refreshed) -> Granted:
-    now = datetime.now(UTC)
-    settings = parts.settings
-    access = access_tokens.issue(
-        await parts.signing_keys.to_sign(now),
-        issuer=settings.public_url,
-        user_id=got.user.id,
-        session_id=got.row.id,
-        client=got.row.client,
-        ttl_s=settings.access_token_ttl_s,
-        now=now,
-    )
-    in_browser = got.row.client == Client.BROWSER.value
-    if in_browser:
-        lives_s = int((got.row.idle_expires_at - now).total_seconds())
-        set_refresh_cookie(response, settings, got.refresh_text, lives_s=lives_s)
-    return Granted(
-        access_token=access.text,
-        expires_at=access.expires_at,
-        refresh_token=None if in_browser else got.refresh_text,
-        session_id=got.row.id,
-        user=UserShown.of(got.user),
-    )
-
-
-def _device(request: Request) -> str:
-    """What the client calls itself, for its user to recognise: visible ASCII, bounded."""
-    agent = request.headers.get("user-agent", "")
-    return "".join(character for character in agent if " " <= character <= "~")[:DEVICE_MAX]

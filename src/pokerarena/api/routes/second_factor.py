@@ -28,9 +28,12 @@ class SecondFactorShown(Shown):
 
 
 class Enrolment(RequestShape):
-    """One's present password: a session alone cannot bind an account to a new device."""
+    """One's present password: a session alone cannot bind an account to a new device.
 
-    current_password: PasswordText
+    An account without a password shows instead that its login was just now.
+    """
+
+    current_password: PasswordText | None = None
 
 
 class Code(RequestShape):
@@ -71,6 +74,7 @@ async def enrol(
     await login.check_own_password(
         parts.door(),
         user_id=caller.known_id(),
+        session_id=caller.session_id,
         password=body.current_password,
         address=client_address(request, parts.settings),
     )
@@ -121,6 +125,7 @@ async def remove(
     await login.check_own_password(
         parts.door(),
         user_id=caller.known_id(),
+        session_id=caller.session_id,
         password=body.current_password,
         address=address,
     )

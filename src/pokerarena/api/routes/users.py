@@ -52,9 +52,9 @@ class MeShown(Shown):
 
 
 class PasswordChange(RequestShape):
-    """The present password and the one that replaces it."""
+    """The present password, where there is one, and the one that replaces it."""
 
-    current_password: PasswordText
+    current_password: PasswordText | None = None
     new_password: PasswordText
 
 
@@ -83,7 +83,10 @@ async def change_password(
     parts: PartsOf,
     session: Session,
 ) -> Response:
-    """Change one's password. Every other session of the account ends; personal tokens stay."""
+    """Change one's password. Every other session of the account ends; personal tokens stay.
+
+    An account without a password gets its first one soon after a login.
+    """
     check_new_password(
         body.new_password,
         username=caller.username,
@@ -92,6 +95,7 @@ async def change_password(
     old_hash = await login.check_own_password(
         parts.door(),
         user_id=caller.known_id(),
+        session_id=caller.session_id,
         password=body.current_password,
         address=client_address(request, parts.settings),
     )
