@@ -36,6 +36,7 @@ from pokerarena.api.routes import (
     tokens,
     uploads,
     users,
+    viewer_links,
 )
 from pokerarena.auth.callers import Callers
 from pokerarena.auth.passwords import PasswordHasher
@@ -47,6 +48,7 @@ from pokerarena.db import Database
 from pokerarena.exposition import MetricsServer
 from pokerarena.sealing import open_sealer
 from pokerarena.settings import Settings
+from pokerarena.tables.viewer_links import ViewerLinks
 
 TITLE = "pokerarena"
 DESCRIPTION = (
@@ -65,6 +67,8 @@ V1_ROUTERS = (
     uploads.router,
     agents.router,
     tables.router,
+    viewer_links.of_seat,
+    viewer_links.router,
     live.router,
     runs.of_table,
     runs.router,
@@ -89,7 +93,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
         sealer=sealer,
         hub=LiveHub(settings, database),
         signing_keys=signing_keys,
-        callers=Callers(settings, token_mac, signing_keys),
+        callers=Callers(settings, token_mac, signing_keys, ViewerLinks(token_mac)),
         refusals=Refusals(database, settings.audit_refusals_per_minute),
         rate_limits=RateLimits(settings),
     )

@@ -105,6 +105,7 @@ def _id(kind: IdKind) -> Any:
 UserId = Annotated[UUID, *_id(IdKind.USER)]
 SessionId = Annotated[UUID, *_id(IdKind.SESSION)]
 TokenId = Annotated[UUID, *_id(IdKind.TOKEN)]
+ViewerLinkId = Annotated[UUID, *_id(IdKind.VIEWER_LINK)]
 AgentId = Annotated[UUID, *_id(IdKind.AGENT)]
 VersionId = Annotated[UUID, *_id(IdKind.VERSION)]
 TableId = Annotated[UUID, *_id(IdKind.TABLE)]
