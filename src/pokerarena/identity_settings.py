@@ -109,6 +109,15 @@ class IdentitySettings(BaseSettings):
         le=5 * 366 * 86_400,
         description="the longest life of a personal token",
     )
+    viewer_link_max_ttl_s: int = Field(
+        default=30 * 86_400,
+        ge=60,
+        le=366 * 86_400,
+        description="the longest life of a viewer link",
+    )
+    viewer_links_per_user_max: int = Field(
+        default=100, ge=1, description="viewer links of one user that work"
+    )
     password_min_length: int = Field(
         default=15, ge=8, le=64, description="characters of a new password, at least"
     )

@@ -21,6 +21,7 @@ class IdKind(StrEnum):
 
     USER = "user"
     TOKEN = "tok"  # noqa: S105 - a prefix, not a secret
+    VIEWER_LINK = "link"
     SESSION = "sess"
     IDENTITY = "ident"
     AGENT = "agent"

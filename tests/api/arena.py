@@ -18,7 +18,8 @@ NO_RATE_LIMITS = {
     f"rate_{name}_per_min": 0 for name in ("read", "expensive", "write", "auth", "stream")
 }
 RELATIONS = (
-    "users", "api_tokens", "sessions", "signing_keys", "second_factors", "recovery_codes", "identities",
+    "users", "api_tokens", "viewer_links", "sessions", "signing_keys", "second_factors",
+    "recovery_codes", "identities",
     "agents", "agent_versions", "tables", "seats", "runs", "run_seats",
     "hands", "hand_cards", "procrastinate_jobs",
 )  # fmt: skip
@@ -98,6 +99,16 @@ async def new_agent(client: Client, name: str = "Agent", **body: Any) -> tuple[s
 async def new_table(client: Client, **body: Any) -> str:
     """A table's id; private unless said otherwise."""
     return str(ok(await client.post("/v1/tables", {"name": "Table"} | body), 201)["id"])
+
+
+async def viewer_link(client: Client, table_id: str, seat_no: int, **body: Any) -> Client:
+    """A client with a new viewer link to a seat of this one's; the link's id is the client's."""
+    order = {"name": "for a friend", "expires_in_s": 3600} | body
+    path = f"/v1/tables/{table_id}/seats/{seat_no}/viewer-links"
+    made = ok(await client.post(path, order), 201)
+    link = client.with_token(made["token"])
+    link.id = made["id"]
+    return link
 
 
 async def sit(client: Client, table_id: str, seat_no: int, name: str | None = None) -> str:

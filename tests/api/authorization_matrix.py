@@ -49,13 +49,18 @@ def written(document: str, declared: dict[Route, Permission]) -> str:
     _, after = rest.split(END)
     cells = read_cells(document)
     unknown = ("?",) * len(CALLERS)
-    lines = ["", "## Permissions", "", "| permission | lets one | who | scope | thing |"]
-    lines.append("|---|---|---|---|---|")
+    lines = [
+        "",
+        "## Permissions",
+        "",
+        "| permission | lets one | who | scope | thing | by a link |",
+    ]
+    lines.append("|---|---|---|---|---|---|")
     for permission in Permission:
         rule = RULES[permission]
         lines.append(
             f"| `{permission.name}` | {permission.value} | {_WHO[rule.who]} | {rule.scope or ''} "
-            f"| {_THING[rule.ownership]} |".replace("|  |", "| |")
+            f"| {_THING[rule.ownership]} | {'yes' if rule.by_link else ''} |".replace("|  |", "| |")
         )
     lines += ["", "## Scopes", "", ", ".join(f"`{scope}`" for scope in Scope), ""]
     lines += ["## Every route and every caller", ""]

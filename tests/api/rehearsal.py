@@ -24,7 +24,7 @@ from pokerarena.db import Database
 from pokerarena.engine.rules import Rules
 from pokerarena.ids import IdKind, id_text, new_id, parse_id
 from pokerarena.runs.models import DeadLetter, Run, RunSeat
-from tests.api.arena import PASSWORD, Arena, new_agent, new_table, ok
+from tests.api.arena import PASSWORD, Arena, new_agent, new_table, ok, viewer_link
 from tests.api.asgi import Client, Reply
 from tests.api.stored import play_random_hand, reveal_seed, store
 from tests.auth.browsing import OWN_PAGE, Browser
@@ -69,6 +69,8 @@ class World:
     ids: dict[str, str]
     # What a route needs instead, to be able to succeed.
     other_ids: dict[tuple[str, str], dict[str, str]]
+    # What the viewer link is for: its table, with a run and a hand of it.
+    linked_ids: dict[str, str]
     agents: dict[str, tuple[str, str]]
     refresh_token: str
     seeds: dict[str, bytes]
@@ -81,6 +83,8 @@ class World:
         """What became of one caller's request: ``ok``, or the status of its refusal."""
         client = self.client(caller, permission)
         ids = self.ids | self.other_ids.get((method, path), {})
+        if caller == "viewer link":
+            ids |= self.linked_ids
         target = path
         for name, value in ids.items():
             target = target.replace(f"{{{name}}}", value)
@@ -152,6 +156,10 @@ class World:
                 "agent_id": agent_id,
                 "version_id": version_id,
             },
+            ("POST", "/v1/tables/{table_id}/seats/{seat_no}/viewer-links"): {
+                "name": "l",
+                "expires_in_s": 60,
+            },
             ("POST", "/v1/tables/{table_id}/runs"): {"hands": 2},
         }.get((method, path))
 
@@ -172,6 +180,7 @@ PERSON_OF = {
     "anonymous": "alice",
     "stranger": "stranger",
     "seat owner": "bob",
+    "viewer link": "bob",
     "owner": "alice",
     "operator": "operator",
     "owner's token": "alice",
@@ -222,7 +231,12 @@ async def make_world(arena: Arena, rehearsal: Client, provider: HostileProvider)
     ok(await alice.post(f"/v1/runs/{stopped}/stop"))
     letter_id = new_id()
     ids["letter_id"] = id_text(IdKind.DEAD_LETTER, letter_id)
-    open_run = await _run(alice, await _table(alice, bob, reveal_policy="after_run"))
+    open_table = await _table(alice, bob, reveal_policy="after_run")
+    open_run = await _run(alice, open_table)
+    open_hand = play_random_hand(Random(2), Rules(50, 100), (1, 2), hand_no=1)
+    await store(arena.database, open_run, [open_hand])
+    link = await viewer_link(bob, open_table, 2)
+    ids["link_id"] = (await viewer_link(alice, open_table, 1)).id
     async with arena.database.unit_of_work() as session:
         await session.execute(
             update(Run).where(Run.id == parse_id(IdKind.RUN, open_run)).values(status="completed")
@@ -270,6 +284,7 @@ async def make_world(arena: Arena, rehearsal: Client, provider: HostileProvider)
         "anonymous": as_(None),
         "stranger": as_(stranger.token),
         "seat owner": as_(bob.token),
+        "viewer link": as_(link.token),
         "owner": as_(alice.token),
         "operator": as_(operator.token),
         "owner's token": as_((await _token(alice, member_scopes)).token),
@@ -290,6 +305,11 @@ async def make_world(arena: Arena, rehearsal: Client, provider: HostileProvider)
             ("GET", "/v1/runs/{run_id}/seed"): {"run_id": open_run},
             ("GET", "/v1/runs/{run_id}/seats/{seat_no}/sandbox"): {"seat_no": "1"},
             ("PUT", "/v1/tables/{table_id}/seats/{seat_no}"): {"seat_no": "3"},
+        },
+        linked_ids={
+            "table_id": open_table,
+            "run_id": open_run,
+            "hand_id": id_text(IdKind.HAND, open_hand.id),
         },
         agents=agents,
         refresh_token=other["refresh_token"],

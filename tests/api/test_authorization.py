@@ -12,7 +12,7 @@ from fastapi.routing import iter_route_contexts
 from pokerarena.api.access import Requirement, Undeclared, declared_permissions
 from pokerarena.api.app import create_app
 from pokerarena.auth import permissions
-from pokerarena.auth.permissions import RULES, Permission, Rule, Who
+from pokerarena.auth.permissions import RULES, Ownership, Permission, Rule, Who
 from tests.api.arena import Arena, settings_for
 from tests.api.asgi import Client
 from tests.api.authorization_matrix import DOCUMENT, OUTCOMES, Route, read_cells, written
@@ -88,6 +88,9 @@ def weaker(rule: Rule) -> Iterator[Rule]:
         yield replace(OPEN, ownership=rule.ownership)
     if rule.scope is not None:
         yield replace(rule, scope=None)
+    if rule != OPEN and rule.who is Who.ANYONE:
+        # Of all others a test of its own says that no link opens them.
+        yield replace(rule, by_link=not rule.by_link)
     # Only operators have the scope `operator`: either of the two keeps everybody else out.
     if rule.who is Who.SESSION:
         yield replace(rule, who=Who.USER)
@@ -102,7 +105,14 @@ async def test_every_part_of_every_rule_is_held_by_a_cell_of_every_route(
         for mutant in weaker(RULES[permission]):
             tried += 1
             # Who needs the rule to be refused shows first that it is gone.
-            order = ("wrong scope", "anonymous", "owner's token", "operator's token", *CALLERS)
+            order = (
+                "wrong scope",
+                "anonymous",
+                "owner's token",
+                "operator's token",
+                "viewer link",
+                *CALLERS,
+            )
             clients = {caller: world.client(caller, permission) for caller in CALLERS}
             with monkeypatch.context() as patched:
                 patched.setitem(permissions.RULES, permission, mutant)
@@ -115,6 +125,18 @@ async def test_every_part_of_every_rule_is_held_by_a_cell_of_every_route(
                     unnoticed.append(f"{method} {path} under {mutant}")
     assert unnoticed == [], "\n".join(unnoticed)
     assert tried > 80
+
+
+def test_a_link_opens_nothing_but_reads_that_anyone_may_ask_for() -> None:
+    app = create_app(settings_for("postgresql+psycopg://nobody@/nowhere"))
+    opened = {permission for permission, rule in RULES.items() if rule.by_link}
+    assert opened
+    for (method, path), permission in declared_permissions(app).items():
+        if permission in opened:
+            rule = RULES[permission]
+            assert (method, rule.who, rule.ownership) == ("GET", Who.ANYONE, Ownership.VISIBLE), (
+                f"{path} may not be opened by a viewer link"
+            )
 
 
 async def _differs(

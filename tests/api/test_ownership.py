@@ -11,7 +11,7 @@ from pokerarena.auth.models import Role
 from pokerarena.auth.permissions import RULES, Ownership
 from pokerarena.engine.rules import Rules
 from pokerarena.ids import IdKind, id_text
-from tests.api.arena import Arena, new_agent, new_table, ok, sit
+from tests.api.arena import Arena, new_agent, new_table, ok, sit, viewer_link
 from tests.api.asgi import Client
 from tests.api.stored import play_random_hand, store
 from tests.api.test_routes import BODIES
@@ -36,7 +36,9 @@ async def private_world(arena: Arena, owner: Client) -> dict[str, str]:
         await owner.post("/v1/tokens", {"name": "t", "scopes": ["runs:read"], "expires_in_s": 60}),
         201,
     )
+    link = await viewer_link(owner, table_id, 1)
     return {
+        "link_id": link.id,
         "agent_id": agent_id,
         "version_id": version_id,
         "table_id": table_id,

@@ -14,7 +14,7 @@ from pokerarena.engine.rules import Rules
 from pokerarena.engine.view import Viewer, see, visible_facts
 from pokerarena.history.record import HandRecord
 from pokerarena.ids import IdKind, id_text
-from tests.api.arena import Arena, new_table, ok, sit
+from tests.api.arena import Arena, new_table, ok, sit, viewer_link
 from tests.api.asgi import Client
 from tests.api.stored import (
     own_cards,
@@ -79,6 +79,8 @@ async def six_seats(arena: Arena, **table: Any) -> tuple[str, str, dict[str, Cli
     table_id = await new_table(callers["alice"], visibility="public", **table)
     for seat_no, owner in enumerate(("alice", "bob", "bob", "carol", "carol", "carol"), 1):
         await sit(callers[owner], table_id, seat_no)
+    # A link to one seat of somebody who has two.
+    callers["link"] = await viewer_link(callers["bob"], table_id, 2)
     run = ok(await callers["alice"].post(f"/v1/tables/{table_id}/runs", {"hands": 1000}), 201)
     return table_id, run["id"], callers
 
@@ -89,6 +91,7 @@ OWN_SEATS = {
     "carol": frozenset({4, 5, 6}),
     "dave": frozenset[int](),
     "operator": frozenset[int](),
+    "link": frozenset({2}),
     "anonymous": frozenset[int](),
 }
 

@@ -16,6 +16,7 @@ from pokerarena.api.bodies import StrictRoute
 from pokerarena.auth.models import Role
 from pokerarena.auth.permissions import (
     RULES,
+    LinkedSeat,
     Ownership,
     Permission,
     Principal,
@@ -37,6 +38,7 @@ KINDS = {
     "hand_id": IdKind.HAND,
     "user_id": IdKind.USER,
     "token_id": IdKind.TOKEN,
+    "link_id": IdKind.VIEWER_LINK,
     "session_id": IdKind.SESSION,
     "identity_id": IdKind.IDENTITY,
     "letter_id": IdKind.DEAD_LETTER,
@@ -60,6 +62,10 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PUT", "/v1/tables/{table_id}/seats/{seat_no}"): {
         "agent_id": id_text(IdKind.AGENT, new_id()),
         "version_id": id_text(IdKind.VERSION, new_id()),
+    },
+    ("POST", "/v1/tables/{table_id}/seats/{seat_no}/viewer-links"): {
+        "name": "l",
+        "expires_in_s": 60,
     },
     ("POST", "/v1/tables/{table_id}/runs"): {"hands": 1},
 }
@@ -194,8 +200,11 @@ def test_authorize_lets_through_exactly_whom_the_rule_names(permission: Permissi
         return Principal(new_id(), "u", role, new_id(), kind, scopes)
 
     assert allowed(Principal.ANONYMOUS) == (rule.who is Who.ANYONE)
+    linked = LinkedSeat(new_id(), 1, new_id(), new_id())
+    by_link = Principal(token_id=new_id(), token_kind=TokenKind.LINK, seat=linked)
+    assert allowed(by_link) == rule.by_link
     for role in Role:
-        for kind in TokenKind:
+        for kind in (TokenKind.SESSION, TokenKind.PERSONAL):
             everything = user(role, kind, role_scopes(role))
             nothing = user(role, kind, frozenset())
             may = (rule.who is not Who.OPERATOR or role is Role.OPERATOR) and (

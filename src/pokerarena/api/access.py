@@ -7,6 +7,7 @@ several, so that nothing is served undeclared.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,7 +25,8 @@ from pokerarena.ids import IdKind, id_text
 from pokerarena.telemetry import bind_contextvars
 
 _LOGGED_PATH_PARAMETERS = ("agent_id", "table_id", "run_id", "hand_id")
-_ID_TEXT_MAX = 48
+# Anything else in the place of an id may be a secret that was put there by mistake.
+_ID_TEXT = re.compile(r"[a-z]{1,10}_[0-9a-f]{32}")
 
 
 class Requirement:
@@ -38,9 +40,9 @@ class Requirement:
     async def __call__(self, request: Request, parts: PartsOf, session: Session) -> Principal:
         bind_contextvars(
             **{
-                name: request.path_params[name][:_ID_TEXT_MAX]
+                name: request.path_params[name]
                 for name in _LOGGED_PATH_PARAMETERS
-                if name in request.path_params
+                if _ID_TEXT.fullmatch(request.path_params.get(name, ""))
             }
         )
         path = route_template(request.scope)
@@ -54,7 +56,10 @@ class Requirement:
         if (text := bearer_text(request)) is not None:
             principal = await _authenticate(parts, session, text, rule.who)
             audit.act_as(principal)
-            bind_contextvars(user_id=id_text(IdKind.USER, principal.known_id()))
+            if principal.seat is None:
+                bind_contextvars(user_id=id_text(IdKind.USER, principal.known_id()))
+            elif principal.token_id is not None:
+                bind_contextvars(viewer_link_id=id_text(IdKind.VIEWER_LINK, principal.token_id))
         await parts.rate_limits.admit_caller(request, path, principal)
         authorize(principal, self.permission)
         request.state.idempotency = await idempotency.begin(request, parts, session, principal)

@@ -39,6 +39,7 @@ from pokerarena.api.routes import (
     tokens,
     uploads,
     users,
+    viewer_links,
 )
 from pokerarena.auth.callers import Callers
 from pokerarena.auth.federation.flow import Federation
@@ -51,6 +52,7 @@ from pokerarena.db import Database
 from pokerarena.exposition import MetricsServer
 from pokerarena.sealing import open_sealer
 from pokerarena.settings import Settings
+from pokerarena.tables.viewer_links import ViewerLinks
 
 TITLE = "pokerarena"
 DESCRIPTION = (
@@ -72,6 +74,8 @@ V1_ROUTERS = (
     agents.router,
     standings.router,
     tables.router,
+    viewer_links.of_seat,
+    viewer_links.router,
     live.router,
     runs.of_table,
     runs.router,
@@ -96,7 +100,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
         sealer=sealer,
         hub=LiveHub(settings, database),
         signing_keys=signing_keys,
-        callers=Callers(settings, token_mac, signing_keys),
+        callers=Callers(settings, token_mac, signing_keys, ViewerLinks(token_mac)),
         refusals=Refusals(database, settings.audit_refusals_per_minute),
         rate_limits=RateLimits(settings),
         leaving=asyncio.Event(),

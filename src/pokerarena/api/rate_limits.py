@@ -116,12 +116,11 @@ class RateLimits:
         await self._admit(request, endpoints, "address", address, shared, told=True)
 
     async def admit_caller(self, request: Request, path: str, caller: Principal) -> None:
-        """Count it for the user and the token or session. Raises `Throttled`."""
-        if caller.user_id is None:
-            return
+        """Count it for the user and the token, session or link. Raises `Throttled`."""
         endpoints = class_of(request.method, path)
-        # All tokens of a user together have twice what one has.
-        await self._admit(request, endpoints, "user", str(caller.user_id), 2, told=False)
+        if caller.user_id is not None:
+            # All tokens of a user together have twice what one has.
+            await self._admit(request, endpoints, "user", str(caller.user_id), 2, told=False)
         credential = caller.token_id or caller.session_id
         if credential is not None:
             await self._admit(request, endpoints, "token", str(credential), 1, told=True)

@@ -81,7 +81,9 @@ class Watcher:
             if chunk:
                 yield chunk
                 continue
-            wait_s = min(settings.stream_keepalive_s, ends_at - now)
+            # Never asleep beyond the next look at the caller's rights, nor beyond the end.
+            recheck_in_s = max(0.0, self._checked_at + settings.stream_recheck_s - now)
+            wait_s = min(settings.stream_keepalive_s, recheck_in_s, ends_at - now)
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._news.wait()

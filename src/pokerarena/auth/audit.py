@@ -71,6 +71,8 @@ class Event(StrEnum):
     TOKEN_ROTATED = "token.rotated"  # noqa: S105 - the name of an event
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - the name of an event
     TOKEN_REFUSED = "token.refused"  # noqa: S105 - the name of an event
+    VIEWER_LINK_CREATED = "viewer_link.created"
+    VIEWER_LINK_REVOKED = "viewer_link.revoked"
     MASTER_KEY_ROTATED = "master_key.rotated"
     SIGNING_KEY_ROTATED = "signing_key.rotated"
     PERMISSION_REFUSED = "permission.refused"

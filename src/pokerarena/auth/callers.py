@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID
 
 from sqlalchemy import event, func, select
@@ -27,6 +27,19 @@ from pokerarena.settings import Settings
 REMEMBERED_MAX: Final = 10_000
 
 
+class SeatLinks(Protocol):
+    """Whoever knows viewer links: the room of tables, for a link ends with its seat."""
+
+    def looks_like_one(self, bearer_text: str) -> bool:
+        """Whether a bearer text has the form of a viewer link."""
+
+    async def principal(self, session: AsyncSession, bearer_text: str) -> Principal:
+        """The seat that the link stands for; `Unauthenticated` for any other text."""
+
+    async def again(self, session: AsyncSession, link_id: UUID) -> Principal:
+        """The same as of now, for what outlives a request."""
+
+
 class Callers:
     """Authenticates for one process, and remembers sessions for a moment."""
 
@@ -35,6 +48,7 @@ class Callers:
         settings: Settings,
         token_mac: TokenMac,
         signing_keys: SigningKeys,
+        links: SeatLinks,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._issuer = settings.public_url
@@ -42,12 +56,15 @@ class Callers:
         self._second_factor = settings.operators_need_second_factor()
         self._token_mac = token_mac
         self._signing_keys = signing_keys
+        self._links = links
         self._monotonic = monotonic
         self._forgotten_at = float("-inf")
         self._remembered: OrderedDict[UUID, tuple[float, Principal]] = OrderedDict()
 
     async def principal(self, session: AsyncSession, bearer_text: str, *, fresh: bool) -> Principal:
         """Whom a bearer text stands for; `Unauthenticated` for any text that stands for nobody."""
+        if self._links.looks_like_one(bearer_text):
+            return await self._links.principal(session, bearer_text)
         if not access_tokens.looks_like_one(bearer_text):
             return await tokens.authenticate(
                 session,
@@ -69,6 +86,8 @@ class Callers:
         """The same principal as of now, for what outlives a request; raises when it is none."""
         if principal.session_id is not None:
             return await self._look_up(session, principal.session_id)
+        if principal.seat is not None and principal.token_id is not None:
+            return await self._links.again(session, principal.token_id)
         if principal.token_id is not None:
             return await tokens.again(
                 session, principal.token_id, operators_need_second_factor=self._second_factor

@@ -17,10 +17,14 @@ from pokerarena.errors import Forbidden, Unauthenticated
 
 
 class TokenKind(StrEnum):
-    """``session``: the access token of a login; ``personal``: made by its user for a program."""
+    """``session``: the access token of a login; ``personal``: made by its user for a program;
+
+    ``link``: a viewer link, which stands for a seat and not for a user.
+    """
 
     SESSION = "session"
     PERSONAL = "personal"
+    LINK = "link"
 
 
 class Scope(StrEnum):
@@ -45,8 +49,18 @@ def role_scopes(role: Role) -> frozenset[Scope]:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkedSeat:
+    """The one seat whose rights a viewer link carries, as it was when the link was made."""
+
+    table_id: UUID
+    seat_no: int
+    agent_id: UUID
+    owner_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
-    """Whoever makes a request: a user through one token, or nobody in particular."""
+    """Whoever makes a request: a user through one token, a seat through a link, or nobody."""
 
     user_id: UUID | None = None
     username: str = ""
@@ -57,6 +71,8 @@ class Principal:
     session_id: UUID | None = None
     # An operator whose rights wait for a second factor.
     lacks_second_factor: bool = False
+    # Of a viewer link alone, which is no user's request: it owns nothing and changes nothing.
+    seat: LinkedSeat | None = None
 
     ANONYMOUS: ClassVar[Principal]
 
@@ -106,6 +122,8 @@ class Rule:
     who: Who
     scope: Scope | None = None
     ownership: Ownership = Ownership.NONE
+    # Whether a viewer link opens it, for its own seat at its own table.
+    by_link: bool = False
 
 
 class Permission(Enum):
@@ -136,6 +154,7 @@ class Permission(Enum):
     TABLE_CHANGE = "change or archive one's own table"
     SEAT_TAKE = "seat one's own agent at a table that one may see"
     SEAT_LEAVE = "take one's own agent, or anyone at one's own table, from its seat"
+    VIEWER_LINKS_MANAGE = "make, list and revoke viewer links of one's own agents' seats"
     RUN_CREATE = "start a run at one's own table"
     RUN_READ = "read a run and its results"
     HISTORY_READ = "read a run's hands, their replays and its seed as far as one may see them"
@@ -166,13 +185,14 @@ RULES: dict[Permission, Rule] = {
     Permission.VERSIONS_SUSPEND: Rule(Who.OPERATOR, Scope.OPERATOR),
     Permission.TABLES_LIST: Rule(Who.ANYONE, Scope.TABLES_READ),
     Permission.TABLE_CREATE: Rule(Who.USER, Scope.TABLES_WRITE),
-    Permission.TABLE_READ: Rule(Who.ANYONE, Scope.TABLES_READ, Ownership.VISIBLE),
+    Permission.TABLE_READ: Rule(Who.ANYONE, Scope.TABLES_READ, Ownership.VISIBLE, by_link=True),
     Permission.TABLE_CHANGE: Rule(Who.USER, Scope.TABLES_WRITE, Ownership.OWNER),
     Permission.SEAT_TAKE: Rule(Who.USER, Scope.TABLES_WRITE, Ownership.VISIBLE),
     Permission.SEAT_LEAVE: Rule(Who.USER, Scope.TABLES_WRITE, Ownership.OWNER),
+    Permission.VIEWER_LINKS_MANAGE: Rule(Who.SESSION, None, Ownership.OWNER),
     Permission.RUN_CREATE: Rule(Who.USER, Scope.RUNS_WRITE, Ownership.OWNER),
-    Permission.RUN_READ: Rule(Who.ANYONE, Scope.RUNS_READ, Ownership.VISIBLE),
-    Permission.HISTORY_READ: Rule(Who.ANYONE, Scope.HISTORY_READ, Ownership.VISIBLE),
+    Permission.RUN_READ: Rule(Who.ANYONE, Scope.RUNS_READ, Ownership.VISIBLE, by_link=True),
+    Permission.HISTORY_READ: Rule(Who.ANYONE, Scope.HISTORY_READ, Ownership.VISIBLE, by_link=True),
     Permission.SANDBOX_READ: Rule(Who.USER, Scope.RUNS_READ, Ownership.VISIBLE),
     Permission.RUN_CONTROL: Rule(Who.USER, Scope.RUNS_WRITE, Ownership.OWNER),
     Permission.DEAD_LETTERS_MANAGE: Rule(Who.OPERATOR, Scope.OPERATOR),
@@ -186,6 +206,13 @@ def authorize(principal: Principal, permission: Permission) -> None:
     token is never more than what it was made for.
     """
     rule = RULES[permission]
+    if principal.seat is not None:
+        if rule.by_link:
+            return
+        raise Forbidden(
+            "viewer_link_insufficient",
+            "A viewer link shows one seat's table, runs and hands, and nothing else.",
+        )
     if principal.user_id is None:
         if rule.who is Who.ANYONE:
             return

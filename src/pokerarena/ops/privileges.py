@@ -78,6 +78,10 @@ RELATIONS: Final[dict[str, Declared]] = {
     ),
     "tables": Declared(api=ADD_AND_CHANGE, why="archived, never deleted"),
     "seats": Declared(api=EVERYTHING),
+    "viewer_links": Declared(
+        api=("SELECT", "INSERT", "UPDATE (mac, pepper_id, last_used_at, revoked_at)", "DELETE"),
+        why="a link is made, revoked and, when it is over, swept; never bent to another seat",
+    ),
     "live_watches": Declared(api=EVERYTHING, worker=READ),
     "runs": Declared(
         api=(

@@ -63,7 +63,9 @@ def sight_of(
     principal: Principal, *, run: Run, table: Table, lineup: Sequence[RunSeat]
 ) -> Sight | None:
     """The caller's sight of the run, or ``None`` where the caller may not know of it."""
-    own_seats = frozenset(seat.seat_no for seat in lineup if principal.owns(seat.owner_id))
+    if principal.seat is not None and principal.seat.table_id != table.id:
+        return None
+    own_seats = frozenset(seat.seat_no for seat in lineup if _is_own(principal, seat))
     # The stricter of then and now: neither does a table that opens up expose what was played in
     # private, nor does one that closes go on showing what it showed.
     open_to_all = Visibility.PRIVATE.value not in (table.visibility, run.visibility)
@@ -74,6 +76,18 @@ def sight_of(
         return Sight(Viewer.EVERYTHING, own_seats, everything=True, by_role=not by_right)
     viewer = Viewer.of_seats(own_seats) if own_seats else Viewer.SPECTATOR
     return Sight(viewer, own_seats, everything=False, by_role=not by_right)
+
+
+def _is_own(principal: Principal, seat: RunSeat) -> bool:
+    """Whether the seat is one of the caller's own agents', or the very one of the caller's link."""
+    linked = principal.seat
+    if linked is None:
+        return principal.owns(seat.owner_id)
+    return (seat.seat_no, seat.agent_id, seat.owner_id) == (
+        linked.seat_no,
+        linked.agent_id,
+        linked.owner_id,
+    )
 
 
 async def see_run(session: AsyncSession, principal: Principal, run_id: UUID) -> SeenRun:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     CheckConstraint,
     ForeignKey,
     Index,
+    LargeBinary,
     SmallInteger,
     String,
     func,
@@ -108,6 +109,34 @@ class Seat(Base):
     version_id: Mapped[UUID] = mapped_column(ForeignKey("agent_versions.id"))
     taken_by: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
     taken_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ViewerLink(Base):
+    """A link that shows what one seat's owner sees, stored as a MAC under the pepper.
+
+    It is bound to the sitting (table, seat, agent, and since when): who leaves the seat ends it.
+    """
+
+    __tablename__ = "viewer_links"
+    __table_args__ = (
+        CheckConstraint("seat_no BETWEEN 1 AND 10", name="seat_no"),
+        CheckConstraint("expires_at > created_at", name="expiry"),
+        Index("ix_viewer_links_owner_id", "owner_id", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    table_id: Mapped[UUID] = mapped_column(ForeignKey("tables.id"))
+    seat_no: Mapped[int] = mapped_column(SmallInteger)
+    agent_id: Mapped[UUID] = mapped_column(ForeignKey("agents.id"))
+    seat_taken_at: Mapped[datetime]
+    owner_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    name: Mapped[str] = mapped_column(String(80))
+    pepper_id: Mapped[bytes] = mapped_column(LargeBinary(4))
+    mac: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
 
 
 class LiveWatch(Base):

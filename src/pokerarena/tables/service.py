@@ -146,6 +146,8 @@ def _rules_of(table: Table, changes: dict[str, Any]) -> TableRules:
 
 async def can_see(session: AsyncSession, principal: Principal, table: Table) -> bool:
     """Whether the principal may know that the table exists."""
+    if principal.seat is not None:
+        return principal.seat.table_id == table.id
     if table.visibility != Visibility.PRIVATE.value:
         return True
     if principal.user_id is None:
@@ -227,7 +229,7 @@ async def take_seat(
     """Seat a version of the principal's own agent. An agent in its own seat may change version."""
     table = await _locked_visible_table(session, principal, table_id)
     _refuse_archived(table)
-    _check_seat_no(table, seat_no)
+    check_seat_no(table, seat_no)
     agent, version = await _own_version(session, principal, agent_id, version_id)
     await refuse_active_run(session, table.id)
     present = await session.get(Seat, (table.id, seat_no), populate_existing=True)
@@ -259,7 +261,7 @@ async def leave_seat(
 ) -> None:
     """Empty a seat: its agent's owner or the table's owner may. An empty seat stays empty."""
     table = await _locked_visible_table(session, principal, table_id)
-    _check_seat_no(table, seat_no)
+    check_seat_no(table, seat_no)
     seat = await session.get(Seat, (table.id, seat_no))
     if seat is None:
         return
@@ -329,7 +331,8 @@ async def _own_version(
     return agent, version
 
 
-def _check_seat_no(table: Table, seat_no: int) -> None:
+def check_seat_no(table: Table, seat_no: int) -> None:
+    """Raise `Invalid` for a seat that the table does not have."""
     if not 1 <= seat_no <= table.seat_count:
         raise Invalid(
             "seat_out_of_range", f"This table has seats 1 to {table.seat_count}.", field="seat_no"
