@@ -371,7 +371,7 @@ class Settings(SecretSettings, IdentitySettings, OperationsSettings):
             return
         if self.environment is Environment.PRODUCTION:
             raise ValueError("oidc_providers: an issuer must be https in production")
-        if not (self.oidc_allow_private and _is_loopback(issuer)):
+        if not (self.oidc_allow_private and is_loopback_url(issuer)):
             raise ValueError(
                 "oidc_providers: an issuer may be http only on loopback, with oidc_allow_private"
             )
