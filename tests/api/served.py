@@ -51,8 +51,13 @@ class Server:
         self.token: str | None = None
 
     def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any, dict[str, str]]:
+        return self.request_as(self.token, method, path, body)
+
+    def request_as(
+        self, token: str | None, method: str, path: str, body: Any = None
+    ) -> tuple[int, Any, dict[str, str]]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         content = None
         if body is not None:
             content = json.dumps(body)

@@ -93,11 +93,28 @@ async def _latest_hand(parts: Parts, session: AsyncSession, seen: SeenRun) -> Li
     )
 
 
+# What one event of the stream is once its lines are read.
+_EVENT = {
+    "type": "object",
+    "title": "LiveEvent",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string", "enum": ["run", "hand", "end"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+
+
 @router.get(
     "/live",
     status_code=200,
     response_class=EventStream,
-    responses={200: {"description": "Events `run`, `hand` and `end`, as they happen."}},
+    responses={
+        200: {
+            "description": "Events `run`, `hand` and `end`, as they happen.",
+            "content": {EventStream.media_type: {"schema": _EVENT}},
+        }
+    },
 )
 async def watch_table(
     caller: Annotated[Principal, needs(Permission.TABLE_READ)],
