@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from pokerarena.errors import ConfigurationError, Invalid, Unavailable
 from pokerarena.ops import migrate
 from pokerarena.ops.backup import base
-from pokerarena.ops.backup.repository import Repository
+from pokerarena.ops.backup.repository import SEGMENT_BYTES, Repository
 from pokerarena.ops.backup.restore import restore
 from pokerarena.ops.backup.service import BackupService
 from pokerarena.ops.backup.verify import verify
@@ -151,6 +151,7 @@ def test_a_drill_checks_everything_and_tells_rpo_and_rto(backed: Backed) -> None
     assert lines["verified"] == "2 runs, 30 hands: whole"
     assert lines["RPO"].partition(" s")[0].replace(".", "").isdecimal()
     assert "50,000 MB /" in done.stdout
+    assert int(lines["pages"].split()[0]) > 1000
     assert "expected" not in lines["schema"]
     assert not list(backed.directory.glob("pokerarena-drill-*")), "nothing is left behind"
     print(done.stdout)
@@ -252,6 +253,22 @@ def test_the_service_takes_bases_and_ships_again_after_the_database_was_away(
     assert not thread.is_alive()
     assert len(repository.bases()) == 1, "the next one is due in a day"
     assert list(verify(settings, repository, None)) == []
+
+
+def test_a_segment_that_a_full_disk_cut_is_received_again(backed: Backed) -> None:
+    settings = backed.settings.model_copy(
+        update={"backup_directory": str(backed.directory / "full")}
+    )
+    repository = Repository.of(settings)
+    with WalShipper(settings, repository) as shipper:
+        shipper.ship()
+        (partial,) = shipper.spool.glob("*.partial")
+    partial.write_bytes(partial.read_bytes()[:901_120])
+    with WalShipper(settings, repository) as shipper:
+        write(backed.settings, "on and on")
+        shipper.ship()
+        assert partial.stat().st_size == SEGMENT_BYTES
+    assert repository.wal_names() == [partial.name]
 
 
 def until(condition: Callable[[], bool], told: list[str], deadline_s: float = 60.0) -> None:

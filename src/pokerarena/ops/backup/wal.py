@@ -23,7 +23,7 @@ import psycopg
 from pokerarena.errors import Unavailable
 from pokerarena.ops import tether
 from pokerarena.ops.backup import source
-from pokerarena.ops.backup.repository import Reach, Repository
+from pokerarena.ops.backup.repository import SEGMENT_BYTES, Reach, Repository
 from pokerarena.ops.backup.sealed_file import sealed
 from pokerarena.settings import Settings
 
@@ -110,6 +110,7 @@ class WalShipper:
         if done.returncode != 0:
             last = done.stderr.strip().rpartition("\n")[2]
             raise Unavailable("wal_not_shipped", f"No replication slot could be made: {last}")
+        self._drop_cut_segments()
         log_path = self.spool / "receiver.log"
         with log_path.open("wb") as log:
             self._process = subprocess.Popen(
@@ -121,6 +122,15 @@ class WalShipper:
                 stdout=log,
                 stderr=log,
             )
+
+    def _drop_cut_segments(self) -> None:
+        """A full disk leaves a segment that is too short, and the receiver starts over none such.
+
+        The server still has it: the slot keeps what was not acknowledged.
+        """
+        for path in self.spool.glob("*.partial"):
+            if path.stat().st_size not in (0, SEGMENT_BYTES):
+                path.unlink()
 
     def _receiver_conninfo(self) -> str:
         return psycopg.conninfo.make_conninfo(
