@@ -145,9 +145,11 @@ async def request_stop(session: AsyncSession, run_id: UUID) -> Run:
 async def resume_run(session: AsyncSession, run_id: UUID) -> Run:
     """Queue a stopped or failed run again; it goes on at the next hand.
 
-    Raises `NotFound`, and `Conflict` (``run_not_resumable``, ``run_active``).
+    Raises `NotFound`, and `Conflict` (``run_not_resumable``, ``run_archived``, ``run_active``).
     """
     run = await _locked(session, run_id)
+    if run.archive_id is not None:
+        raise Conflict("run_archived", "The hands of this run were archived; order a new run.")
     if run.status not in (RunStatus.STOPPED.value, RunStatus.FAILED.value):
         raise Conflict(
             "run_not_resumable",
