@@ -17,6 +17,7 @@ class ErrorKind(StrEnum):
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
+    GONE = "gone"
     CONFLICT = "conflict"
     QUOTA = "quota"
     THROTTLED = "throttled"
@@ -63,6 +64,12 @@ class NotFound(ArenaError):
 
     def __init__(self, what: str) -> None:
         super().__init__("not_found", f"There is no such {what}, or it is not visible to you.")
+
+
+class Gone(ArenaError):
+    """The thing was here and is kept elsewhere now; the message says where."""
+
+    kind = ErrorKind.GONE
 
 
 class Conflict(ArenaError):

@@ -39,6 +39,7 @@ STATUS_OF_KIND = {
     ErrorKind.UNAUTHENTICATED: 401,
     ErrorKind.FORBIDDEN: 403,
     ErrorKind.NOT_FOUND: 404,
+    ErrorKind.GONE: 410,
     ErrorKind.CONFLICT: 409,
     ErrorKind.QUOTA: 409,
     ErrorKind.THROTTLED: 429,

@@ -21,6 +21,7 @@ from pokerarena.ops.commands import (
     backup,
     dead_letters,
     doctor,
+    history,
     match,
     migrate,
     serve,
@@ -64,6 +65,7 @@ app.add_typer(migrate.commands, name="migrate")
 app.add_typer(agent.commands, name="agent")
 app.add_typer(admin.commands, name="admin")
 app.add_typer(backup.commands, name="backup")
+app.add_typer(history.commands, name="history")
 app.add_typer(dead_letters.commands, name="dead-letters")
 
 

@@ -24,10 +24,12 @@ class Verified:
     runs: int = 0
     hands: int = 0
     findings: int = 0
+    archived: int = 0
 
     def sentence(self) -> str:
         whole = "whole" if not self.findings else f"{self.findings} findings"
-        return f"{self.runs} runs, {self.hands} hands: {whole}"
+        elsewhere = f", {self.archived} runs archived" if self.archived else ""
+        return f"{self.runs} runs, {self.hands} hands{elsewhere}: {whole}"
 
 
 async def verify_database(
@@ -41,6 +43,7 @@ async def verify_database(
             summary.runs += 1
             summary.hands += checked.hands
             summary.findings += len(checked.findings)
+            summary.archived += checked.archived
             for finding in checked.findings:
                 tell(finding.line())
     except DBAPIError as error:

@@ -152,10 +152,12 @@ async def resume_run(session: AsyncSession, run_id: UUID) -> Run:
     Its lineup is that of the order: a run with an agent or a version that was put away since then,
     or suspended, is not resumed.
 
-    Raises `NotFound`, and `Conflict` (``run_not_resumable``, ``run_active``, ``agent_archived``,
-    ``version_retired``, ``version_suspended``).
+    Raises `NotFound`, and `Conflict` (``run_not_resumable``, ``run_archived``, ``run_active``,
+    ``agent_archived``, ``version_retired``, ``version_suspended``).
     """
     run = await _locked(session, run_id)
+    if run.archive_id is not None:
+        raise Conflict("run_archived", "The hands of this run were archived; order a new run.")
     if run.status not in (RunStatus.STOPPED.value, RunStatus.FAILED.value):
         raise Conflict(
             "run_not_resumable",

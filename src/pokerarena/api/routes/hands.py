@@ -23,6 +23,7 @@ from pokerarena.auth.permissions import Permission, Principal
 from pokerarena.engine.view import see, visible_facts
 from pokerarena.errors import NotFound
 from pokerarena.history import read
+from pokerarena.history.archives import refuse_archived_hand
 from pokerarena.runs.viewers import SeenRun, see_run
 
 router = APIRouter(prefix="/hands", tags=["hands"])
@@ -34,6 +35,7 @@ async def _seen_hand(
     """The hand with the caller's sight of its run; `NotFound` where there is none."""
     hand = await read.load_hand(session, hand_id)
     if hand is None:
+        await refuse_archived_hand(session, hand_id)
         raise NotFound("hand")
     try:
         return hand, await see_run(session, caller, hand.run_id)

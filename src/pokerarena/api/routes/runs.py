@@ -18,6 +18,7 @@ from pokerarena.auth.permissions import Permission, Principal
 from pokerarena.engine.cards import cards_text
 from pokerarena.errors import Conflict, Forbidden
 from pokerarena.history import read
+from pokerarena.history.archives import refuse_archived_run
 from pokerarena.runs import service
 from pokerarena.runs.viewers import SeenRun, see_run, visible_runs
 from pokerarena.stats.voids import void_counts
@@ -147,7 +148,7 @@ async def list_hands(
 ) -> Page[HandSummary]:
     """The complete hands of a run, in the order of play."""
     limit = page.bounded_limit(parts.settings)
-    await see_run(session, caller, run_id)
+    await refuse_archived_run(session, (await see_run(session, caller, run_id)).run)
     rows = await read.list_hands(session, run_id, page.number("hands") or 0, limit + 1)
     rows_shown, cursor = cut(rows, limit, "hands", lambda hand: hand.hand_no)
     return Page(
