@@ -23,7 +23,7 @@ async def test_a_run_that_kills_its_process_fails_in_the_end_and_blocks_nobody(
 ) -> None:
     async with open_arena(
         database_url,
-        run_recoveries_max=4,
+        run_recoveries_max=3,
         # A job that was fetched has so long to claim its run: time to start a process.
         run_lease_s=20.0,
         run_lease_renew_s=5.0,
@@ -41,11 +41,11 @@ async def test_a_run_that_kills_its_process_fails_in_the_end_and_blocks_nobody(
         ) as process:
             failed = await arena.until_ended(poison)
             assert (failed.status, failed.failure_code) == ("failed", "recoveries_exhausted")
-            assert "4 times in a row" in (failed.failure_detail or "")
+            assert "3 times in a row" in (failed.failure_detail or "")
             assert failed.hands_done == 0
             assert (await arena.until_ended(healthy)).status == "completed"
             # It died of each claim, and of nothing else.
-            assert len(process.events("player_process_died")) == failed.epoch == 5
+            assert len(process.events("player_process_died")) == failed.epoch == 4
             # From the second time on each is played alone: the healthy one is not taken along.
             assert {event["recoveries"] for event in process.events("run_played_alone")} >= {
                 2,
