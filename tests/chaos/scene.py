@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from threading import Thread
+from typing import IO, Final
 
 import psycopg
 from pydantic import SecretStr
@@ -41,7 +42,7 @@ DURABLE: Final = {
     "max_wal_size": "96MB",
     "min_wal_size": "32MB",
 }
-DISK_MIB: Final = 900
+DISK_MIB: Final = 320
 HOST_DISK_MIB: Final = 48
 SILENCE_S: Final = 3
 AGENT: Final = """
@@ -192,6 +193,9 @@ class Scene:
         host = Host(self.host_disk.path, self._root_tree, "one")
         self._stack.callback(host.end)
         host.wait_ready()
+        # It says why it refuses whom; nobody else takes that from the pipe.
+        assert host.process.stderr is not None
+        Thread(target=_drain, args=(host.process.stderr,), daemon=True).start()
         return host
 
     # -- hosted agents ------------------------------------------------------------------------
@@ -244,3 +248,10 @@ class Scene:
         mounts = Path("/proc/self/mountinfo").read_text()
         found += [f"mount {line}" for line in mounts.splitlines() if str(base) in line]
         return found
+
+
+def _drain(stream: IO[str]) -> None:
+    # The storm closes it when the host has ended.
+    with suppress(ValueError):
+        while stream.read(65_536):
+            pass

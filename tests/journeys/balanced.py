@@ -17,7 +17,8 @@ from typing import Any, Final
 from tests.api.served import Server
 
 LOOK_EVERY_S: Final = 0.1
-DRAIN_S: Final = 1.5
+# Far longer than the balancer, and a client between two requests, may take to notice.
+DRAIN_S: Final = 3.0
 START_WITHIN_S: Final = 60.0
 SEND_TIMEOUT_S: Final = 30.0
 
@@ -118,13 +119,23 @@ class Client(threading.Thread):
         self._over.set()
         self.join()
 
-    def _send(self, method: str, path: str, body: Any) -> None:
-        connection = self._connection
-        if connection is None:
+    def _connect(self) -> http.client.HTTPConnection:
+        while True:
             connection = http.client.HTTPConnection(
                 "127.0.0.1", self._balanced.port(), timeout=SEND_TIMEOUT_S
             )
-            self._connection = connection
+            try:
+                connection.connect()
+            except ConnectionRefusedError:
+                # Nothing was sent: every balancer takes another one then.
+                time.sleep(0.02)
+                continue
+            return connection
+
+    def _send(self, method: str, path: str, body: Any) -> None:
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = self._connect()
         else:
             self.kept += 1
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}

@@ -19,10 +19,10 @@ from tests.volumes import Volume, small_volume
 
 PASSWORD = "the river card was a seven"
 VOLUME_MIB = 400
-# What a run at full speed uses up in a few seconds.
-LEFT_BYTES = 12 * 1024 * 1024
+# What a run at full speed uses up in a second or two.
+LEFT_BYTES = 2 * 1024 * 1024
 ENDLESS = 1_000_000
-FULL_FOR_S = 4.0
+FULL_FOR_S = 3.0
 
 
 @pytest.fixture

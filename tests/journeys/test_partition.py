@@ -61,6 +61,7 @@ async def test_a_host_that_is_cut_off_loses_its_runs_writes_nothing_late_and_wor
         async with open_arena(
             postgres.url(),
             database_silence_s=2,
+            run_lease_s=3.0,
             reaper_interval_s=0.3,
         ) as arena:
             settings = arena.settings.model_copy(
@@ -88,7 +89,7 @@ async def test_a_host_that_is_cut_off_loses_its_runs_writes_nothing_late_and_wor
             host.cut()
             stored: dict[UUID, int] = {}
             for run_id in moved:
-                taken = await arena.until(run_id, lambda run: run.epoch == 2)
+                taken = await arena.until(run_id, lambda run: run.epoch >= 2)
                 stored[run_id] = await arena.value(
                     "SELECT count(*) FROM hands WHERE run_id = :id AND epoch = 1", id=run_id
                 )

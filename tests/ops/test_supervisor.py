@@ -170,3 +170,18 @@ def _ended(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+def test_a_child_runs_on_although_its_log_cannot_be_written(tmp_path: Path) -> None:
+    """As on a full disk: nobody may stand still because nobody takes what it says."""
+    child = Child(
+        "talker",
+        [sys.executable, "-c", "for n in range(30_000): print('line', n)"],
+        log=tmp_path / "missing" / "talker.log",
+        environment=dict(os.environ),
+        stop_patience_s=5.0,
+    )
+    child.start()
+    wait_for(lambda: not child.running, within_s=60.0)
+    assert "line 29999" in child.reason()
+    child.stop(threading.Event())

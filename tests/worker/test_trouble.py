@@ -23,9 +23,10 @@ async def test_a_run_that_kills_its_process_fails_in_the_end_and_blocks_nobody(
 ) -> None:
     async with open_arena(
         database_url,
-        run_recoveries_max=4,
-        run_lease_s=1.0,
-        run_lease_renew_s=0.3,
+        run_recoveries_max=3,
+        # A job that was fetched has so long to claim its run: time to start a process.
+        run_lease_s=20.0,
+        run_lease_renew_s=5.0,
         reaper_interval_s=0.2,
     ) as arena:
         poison_table = await arena.table(["random", "tight"])
@@ -40,10 +41,11 @@ async def test_a_run_that_kills_its_process_fails_in_the_end_and_blocks_nobody(
         ) as process:
             failed = await arena.until_ended(poison)
             assert (failed.status, failed.failure_code) == ("failed", "recoveries_exhausted")
-            assert "4 times in a row" in (failed.failure_detail or "")
+            assert "3 times in a row" in (failed.failure_detail or "")
             assert failed.hands_done == 0
             assert (await arena.until_ended(healthy)).status == "completed"
-            assert len(process.events("player_process_died")) == 5
+            # It died of each claim, and of nothing else.
+            assert len(process.events("player_process_died")) == failed.epoch == 4
             # From the second time on each is played alone: the healthy one is not taken along.
             assert {event["recoveries"] for event in process.events("run_played_alone")} >= {
                 2,
@@ -54,6 +56,27 @@ async def test_a_run_that_kills_its_process_fails_in_the_end_and_blocks_nobody(
         assert not await arena.rows(
             "SELECT 1 FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"
         )
+
+
+async def test_a_run_that_is_played_alone_is_drained_like_any_other(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with open_arena(database_url, run_lease_s=60, run_lease_renew_s=20) as arena:
+        run_id = await arena.order(["random", "tight", "caller"], 1_000_000)
+        async with arena.database.unit_of_work() as session:
+            await session.execute(text("UPDATE runs SET recoveries = 2"))
+        slow = {"player": SLOW_PLAYER, "HOUSE_DELAY_S": "0.002"}
+        with worker(arena.settings, tmp_path, **slow) as process:
+            await arena.until(run_id, lambda run: run.hands_done >= 5)
+            assert len(process.children()) == 2
+            process.signal(signal.SIGTERM)
+            assert await process.wait(60) == 0
+        run = await arena.look(run_id)
+        assert (run.status, run.epoch, run.lease_expires_at) == ("running", 2, None)
+        # It has completed hands since: whoever takes it up plays it beside others again.
+        assert run.recoveries == 0
+        assert not await arena.rows("SELECT * FROM void_deals")
+        await assert_sound(arena, run_id)
 
 
 async def test_a_lineup_that_cannot_be_seated_fails_with_a_reason_and_can_be_resumed(

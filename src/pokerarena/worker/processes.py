@@ -109,8 +109,8 @@ class PlayerProcess:
             if op == "claimed":
                 self.runs.add(report["order"])
             if order.done():
-                return
-            if op == "error":
+                pass  # whoever asked waits no more
+            elif op == "error":
                 order.set_exception(ClaimFailed(report["why"]))
             else:
                 order.set_result(op in ("claimed", "checked"))
@@ -189,15 +189,24 @@ class PlayerProcesses:
             keeper.add_done_callback(self._alone.pop)
         finally:
             self._alone_coming -= 1
-        starting = asyncio.create_task(process.ready.wait())
-        await asyncio.wait(
-            (starting, keeper), timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
-        )
-        if not starting.done():
-            starting.cancel()
+        try:
+            await self._until_ready(process, keeper)
+        except BaseException:
+            # Nobody will ever give it a run.
             process.kill()
-            raise PlayerProcessLost("the player process did not start")
+            raise
         return await self._order(process, {"op": "play", "run_id": str(run_id)})
+
+    async def _until_ready(self, process: PlayerProcess, keeper: asyncio.Task[None]) -> None:
+        ready = asyncio.create_task(process.ready.wait())
+        try:
+            await asyncio.wait(
+                (ready, keeper), timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            ready.cancel()
+        if keeper.done() or self._draining.is_set() or not process.ready.is_set():
+            raise PlayerProcessLost("the player process did not start")
 
     async def check(self, version_id: UUID) -> None:
         """Have the process with the fewest runs check a hosted version; returns when it is done.
@@ -228,15 +237,14 @@ class PlayerProcesses:
         self._draining.set()
         # What is left of the time when hands are cut: to hand the runs back and to end.
         settle_s = min(SETTLE_S, within_s / 2)
-        living = [*self._living.values(), *self._alone.values()]
-        for process in living:
+        for process in self._everyone():
             if process.ready.is_set():
                 process.send({"op": "drain", "within_s": within_s - settle_s})
             else:
                 # It has nothing to finish, and would not hear: orders are read from then on only.
                 process.kill()
         done, late = await asyncio.wait((*self._keepers, *self._alone), timeout=within_s)
-        for process in living:
+        for process in self._everyone():
             process.kill()
         if late:
             await asyncio.wait(late)
@@ -244,7 +252,10 @@ class PlayerProcesses:
 
     @property
     def living(self) -> int:
-        return len(self._living) + len(self._alone)
+        return len(self._everyone())
+
+    def _everyone(self) -> list[PlayerProcess]:
+        return [*self._living.values(), *self._alone.values()]
 
     def _ready(self) -> list[PlayerProcess]:
         return [process for process in self._living.values() if process.ready.is_set()]
@@ -258,6 +269,8 @@ class PlayerProcesses:
             name = self._new_name(str(index))
             process = await self._spawn(name)
             self._living[name] = process
+            if self._draining.is_set():
+                process.kill()
             code = await process.read()
             self._living.pop(name, None)
             if self._draining.is_set() and (code == 0 or not process.ready.is_set()):
