@@ -27,6 +27,7 @@ from pokerarena.sandbox.checking import check_hosted
 from pokerarena.sandbox.host_client import HostPool
 from pokerarena.sandbox.player import HostedPlayer
 from pokerarena.sandbox.remote_player import RemotePlayer
+from pokerarena.sandbox.runtime import RuntimeName
 from pokerarena.telemetry import get_logger
 
 log = get_logger("worker.checks")
@@ -57,14 +58,19 @@ _LOST: Final = text(
 )
 
 
-async def check_version(database: Database, hosts: HostPool, version_id: UUID) -> None:
+async def check_version(
+    database: Database,
+    hosts: HostPool,
+    version_id: UUID,
+    runtime: RuntimeName = RuntimeName.RUNC,
+) -> None:
     """Play the check match of a pending version, and store what came of it."""
     async with database.session() as session:
         version = await session.get(AgentVersion, version_id)
     if version is None or version.check_status != CheckStatus.PENDING.value:
         return
     # It is over in seconds, and whoever has just uploaded an agent waits for it.
-    booking = hosts.book(urgent=True)
+    booking = hosts.book(runtime=runtime, urgent=True)
     try:
         if not await booking.held(ROOM_WAIT_S):
             raise Unavailable("no_agent_host", "No agent-host had room for the check.")

@@ -40,6 +40,7 @@ from pokerarena.runs.seams import (
 )
 from pokerarena.runs.service import SEED_PURPOSE
 from pokerarena.runs.totals import SeatTotals
+from pokerarena.sandbox.runtime import RuntimeName
 from pokerarena.sealing import open_sealer
 from pokerarena.settings import Settings
 from pokerarena.telemetry import bound_contextvars, get_logger
@@ -115,7 +116,8 @@ class Stage:
         """Check a hosted version; raises when that comes to no verdict."""
         if self._hosts is None:
             raise Unavailable("no_agent_host", "This worker knows no agent-host.")
-        await check_version(self._database, self._hosts, version_id)
+        runtime = RuntimeName(self._settings.sandbox_runtimes[0])
+        await check_version(self._database, self._hosts, version_id, runtime)
 
     # -- one run ------------------------------------------------------------------------------
 
@@ -231,7 +233,9 @@ class Stage:
             versions = await load_versions(session, claim.seats)
         rules = RunRules.from_json(run.rules)
         seed = await self._sealer.open(claim.seed_sealed, purpose=SEED_PURPOSE, owner=run.id.bytes)
-        lineup = await self._builder.seat(run.id, claim.seats, versions, rules, seed)
+        lineup = await self._builder.seat(
+            run.id, claim.seats, versions, rules, seed, run.sandbox_runtime
+        )
         waits = any(version.house_name is None for version in versions.values())
         spec = RunSpec(
             run_id=run.id,
