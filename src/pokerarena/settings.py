@@ -11,7 +11,7 @@ import os
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -40,6 +40,10 @@ def _split_commas(value: Any) -> Any:
 
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
+SandboxRuntime = Literal["runc", "runsc", "crun"]
+CommaSeparatedRuntimes = Annotated[
+    tuple[SandboxRuntime, ...], NoDecode, BeforeValidator(_split_commas)
+]
 CommaSeparatedPorts = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split_commas)]
 
 
@@ -250,6 +254,12 @@ class Settings(SecretSettings, IdentitySettings, OperationsSettings):
         default="",
         description="file with the certificates of those who sign for agent-hosts over TLS; "
         "empty: the system's",
+    )
+    sandbox_runtimes: CommaSeparatedRuntimes = Field(
+        default=("runc",),
+        min_length=1,
+        description="the runtimes that the agent-hosts offer: `runc`, `runsc` (gVisor), `crun`; a "
+        "table may name one of them, the first is for all others",
     )
     agent_host_wait_s: float = Field(
         default=120.0,

@@ -9,11 +9,18 @@ from typing import Any
 
 import pytest
 
+from pokerarena.errors import Unavailable
 from pokerarena.ops.data_directory import DataDirectory
 from pokerarena.ops.hosting import Hosting
 from pokerarena.ops.up import Arena
 from pokerarena.sandbox.confinement import refuse_secrets
+from pokerarena.sandbox.runtime import Runtime, RuntimeName
 from pokerarena.sandbox.service_tokens import parse_private_key, read_public_key
+
+HERE = {
+    RuntimeName.RUNC: Runtime(RuntimeName.RUNC, "/usr/sbin/runc"),
+    RuntimeName.CRUN: Unavailable("crun_refuses_hybrid_cgroups", "no"),
+}
 
 
 def an_arena(folder: Path) -> Any:
@@ -43,7 +50,7 @@ def test_the_worker_gets_the_private_key_and_the_host_the_public_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pokerarena.ops.hosting.SOCKET_PATH_MAX_BYTES", 4096)
-    monkeypatch.setattr("pokerarena.ops.hosting.find_runtime", lambda: None)
+    monkeypatch.setattr("pokerarena.ops.hosting.runtimes_here", lambda: HERE)
     arena = an_arena(tmp_path)
     settings = Hosting(arena, wanted=True).settings()
     private = Path(settings["POKERARENA_AGENT_HOST_KEY_FILE"])
@@ -64,7 +71,7 @@ def test_of_the_processes_only_the_worker_gets_the_key_of_the_agent_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pokerarena.ops.hosting.SOCKET_PATH_MAX_BYTES", 4096)
-    monkeypatch.setattr("pokerarena.ops.hosting.find_runtime", lambda: None)
+    monkeypatch.setattr("pokerarena.ops.hosting.runtimes_here", lambda: HERE)
     monkeypatch.setattr("pokerarena.ops.up.EmbeddedPostgres.socket_dir", tmp_path)
     arena = Arena(DataDirectory.open(tmp_path / "data"), port=1, agent_host=True)
     names = {"POKERARENA_AGENT_HOST_KEY_FILE", "POKERARENA_AGENT_HOSTS"}
@@ -72,5 +79,6 @@ def test_of_the_processes_only_the_worker_gets_the_key_of_the_agent_host(
     # Also where it comes from whoever starts the arena.
     monkeypatch.setenv("POKERARENA_AGENT_HOST_KEY_FILE", "/somewhere")
     monkeypatch.setenv("POKERARENA_AGENT_HOST_KEY", "a key")
+    assert arena.environment("api")["POKERARENA_SANDBOX_RUNTIMES"] == "runc"
     for process in ("api", "backup"):
         assert not [name for name in arena.environment(process) if "AGENT_HOST" in name], process

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ from tests.ops.test_cli import here
 
 PASSWORD = "the river card was a seven"
 TALKING = """
-import sys
-sys.stderr.write("my own words\\n")
+import os, sys
+sys.stderr.write("my own words, under " + os.uname().release + "\\n")
 def act(view):
     return view.check_or_call()
 """
-pytestmark = pytest.mark.usefixtures("runc")
+pytestmark = pytest.mark.usefixtures("runc", "runsc")
 
 
 @pytest.fixture
@@ -104,6 +105,16 @@ def test_a_pushed_agent_is_checked_and_plays(
     said = client.get(f"/v1/runs/{run_id}/seats/1/sandbox")
     assert said["stderr"].startswith("my own words")
     assert said["starts"] == 1
+    assert os.uname().release in said["stderr"]
+
+    # At a table that asks for it, in gVisor, whose kernel is its own.
+    assert run["sandbox_runtime"] == "runc"
+    run_id = a_run(client, lineup, 4, format="reset", sandbox_runtime="runsc")
+    run = ended(client, run_id)
+    assert (run["status"], run["hands_done"], run["sandbox_runtime"]) == ("completed", 4, "runsc")
+    said = client.get(f"/v1/runs/{run_id}/seats/1/sandbox")
+    assert said["stderr"].startswith("my own words, under ")
+    assert os.uname().release not in said["stderr"]
 
     # One that cannot play is refused a seat, with the reason that its owner needs.
     (folder / "bot.py").write_text("import nothing_like_this\n")

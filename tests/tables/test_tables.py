@@ -37,6 +37,7 @@ async def test_a_table_is_what_was_asked_for(arena: Arena) -> None:
         ],
         "action_time_ms": 500,
         "time_bank_ms": 10_000,
+        "sandbox_runtime": "runc",
     }
     made = ok(await alice.post("/v1/tables", asked), 201)
     read = ok(await alice.get(f"/v1/tables/{made['id']}"))
@@ -44,6 +45,18 @@ async def test_a_table_is_what_was_asked_for(arena: Arena) -> None:
     assert {name: read[name] for name in asked} == asked
     assert read["owner_id"] == alice.id
     assert read["created_at"].endswith("Z")
+
+
+async def test_a_table_names_only_a_sandbox_runtime_that_the_deployment_has(arena: Arena) -> None:
+    alice = await arena.user("alice")
+    for runtime in ("runsc", "crun"):
+        reply = await alice.post("/v1/tables", {"name": "T", "sandbox_runtime": runtime})
+        assert (reply.status, reply.code) == (422, "runtime_not_available"), reply
+    reply = await alice.post("/v1/tables", {"name": "T", "sandbox_runtime": "chroot"})
+    assert reply.status == 422
+    table_id = await new_table(alice, sandbox_runtime="runc")
+    gone = ok(await alice.patch(f"/v1/tables/{table_id}", {"sandbox_runtime": None}))
+    assert gone["sandbox_runtime"] is None
 
 
 async def test_a_change_keeps_what_it_does_not_name(arena: Arena) -> None:

@@ -40,6 +40,7 @@ class RunSummary(Shown):
     visibility: Visibility
     reveal_policy: RevealPolicy
     rules: dict[str, Any]
+    sandbox_runtime: str | None
     seed_sha256: str
     created_at: datetime
     started_at: datetime | None
@@ -79,6 +80,7 @@ def _run_fields(run: Run) -> dict[str, Any]:
         "visibility": Visibility(run.visibility),
         "reveal_policy": RevealPolicy(run.reveal_policy),
         "rules": run.rules,
+        "sandbox_runtime": run.sandbox_runtime,
         "seed_sha256": run.seed_sha256.hex(),
         "created_at": run.created_at,
         "started_at": run.started_at,

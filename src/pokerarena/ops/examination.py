@@ -16,10 +16,11 @@ from typing import Final, NamedTuple
 import psycopg
 from sqlalchemy.engine import make_url
 
-from pokerarena.errors import ArenaError
+from pokerarena.errors import ArenaError, Unavailable
 from pokerarena.ops import migrate
 from pokerarena.ops.data_directory import settings_of
 from pokerarena.sandbox import local
+from pokerarena.sandbox.runtime import Runtime, runtimes_here
 from pokerarena.settings import Environment, Settings
 
 POSTGRES_VERSION_MIN: Final = 150_000
@@ -84,7 +85,11 @@ def _sandbox() -> Finding:
     tree = Path(os.environ.get("POKERARENA_SANDBOX_ROOTFS") or local.DEFAULT_ROOTFS)
     if lacking := local.missing(tree=tree):
         return Finding("sandbox", True, f"hosted agents cannot run here. {' '.join(lacking)}")
-    return Finding("sandbox", True, "hosted agents can run here")
+    here = runtimes_here()
+    usable = [name.value for name, found in here.items() if isinstance(found, Runtime)]
+    others = [found.message for found in here.values() if isinstance(found, Unavailable)]
+    text = f"hosted agents can run here, under {' or '.join(usable)}. {' '.join(others)}"
+    return Finding("sandbox", True, text.strip())
 
 
 def _settings(settings: Settings) -> Finding:

@@ -18,7 +18,7 @@ from pokerarena.ops.supervisor import Child
 from pokerarena.sandbox import cgroups, rootfs
 from pokerarena.sandbox.confinement import clean_environment
 from pokerarena.sandbox.local import DEFAULT_ROOTFS
-from pokerarena.sandbox.runtime import find_runtime
+from pokerarena.sandbox.runtime import Runtime, RuntimeName, find_runtime, runtimes_here
 from pokerarena.sandbox.service_tokens import write_key_pair
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 NAME: Final = "local"
 # What lies in the data directory and is no business of an agent-host.
 HIDDEN: Final = ("postgres", "secrets", "logs", "wal-spool")
+RUNTIMES_SETTING: Final = "POKERARENA_SANDBOX_RUNTIMES"
 STOP_PATIENCE_S: Final = 20.0
 # The longest address of a UNIX socket, less the suffix of its companion.
 SOCKET_PATH_MAX_BYTES: Final = 100
@@ -43,6 +44,7 @@ class Hosting:
         self._private = arena.directory.secrets / "agent-host-private.pem"
         self._public = self._folder / "public.pem"
         self._child: Child | None = None
+        self.runtimes: list[str] = []
         self.obstacle = self._obstacle() if wanted else None
         if self.possible:
             self._folder.mkdir(mode=0o711, exist_ok=True)
@@ -55,6 +57,10 @@ class Hosting:
     def possible(self) -> bool:
         """Whether there is to be an agent-host, and can be."""
         return self._wanted and self.obstacle is None
+
+    def shared_settings(self) -> dict[str, str]:
+        """What every process of the arena may know: which runtimes a table may name."""
+        return {RUNTIMES_SETTING: ",".join(self.runtimes)} if self.possible else {}
 
     def settings(self) -> dict[str, str]:
         """What the worker is told; nothing where there is no agent-host."""
@@ -76,6 +82,7 @@ class Hosting:
                 *("--public-key", str(self._public), "--socket", str(self._socket)),
                 *("--rootfs", str(self._rootfs()), "--build-rootfs"),
                 *("--store", str(self._folder / "packages")),
+                *(f"--runtime={name}" for name in self.runtimes),
                 *(f"--hide={self._arena.directory.path / name}" for name in HIDDEN),
             ],
             log=self._arena.directory.logs / "agent-host.log",
@@ -101,11 +108,20 @@ class Hosting:
             child.stop(self._arena.hurry)
 
     def _obstacle(self) -> str | None:
+        asked = os.environ.get(RUNTIMES_SETTING)
         try:
-            find_runtime()
             cgroups.detect()
-        except ArenaError as error:
-            return error.message
+            if asked:
+                # What somebody has chosen is there, or hosted agents are not.
+                names = [name.strip() for name in asked.split(",") if name.strip()]
+                self.runtimes = [find_runtime(RuntimeName(name)).name.value for name in names]
+            else:
+                here = runtimes_here()
+                self.runtimes = [name.value for name, at in here.items() if isinstance(at, Runtime)]
+                if not self.runtimes:
+                    find_runtime()
+        except (ArenaError, ValueError) as error:
+            return str(error)
         if len(os.fsencode(self._socket)) > SOCKET_PATH_MAX_BYTES:
             return f"The path {self._socket} is too long for a socket; use a shorter --data-dir."
         return None

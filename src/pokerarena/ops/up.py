@@ -97,6 +97,7 @@ class Arena:
             "POKERARENA_BACKUP_SPOOL_DIRECTORY": str(self.directory.path / "wal-spool"),
             **{name: value for name, value in os.environ.items() if name not in withheld},
             **self.directory.secret_settings([name for name in mine if name in SECRET_NAMES]),
+            **self.hosting.shared_settings(),
             **(self.hosting.settings() if process == "worker" else {}),
             "POKERARENA_DATABASE_URL": self._postgres.url(DATABASE, user=DATABASE_USERS[process]),
             "POKERARENA_API_HOST": HOST,

@@ -87,6 +87,8 @@ class Run(Base):
     hands_done: Mapped[int] = mapped_column(default=0)
     deals_done: Mapped[int] = mapped_column(default=0)
     deals_reserved: Mapped[int] = mapped_column(default=0)
+    # In which sandbox its hosted agents play; none where there are none.
+    sandbox_runtime: Mapped[str | None] = mapped_column(String(16))
     # What the next hand starts from: stacks by seat, button, blind level (runs.formats).
     position: Mapped[dict[str, Any]] = mapped_column(JSONB)
     # The link of the last hand (history.chain); None before the first one.

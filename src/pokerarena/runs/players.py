@@ -28,6 +28,7 @@ from pokerarena.runs.hosted import RunLodging, WaitingRuns
 from pokerarena.runs.models import RunSeat
 from pokerarena.runs.seams import RunFault, Seating
 from pokerarena.sandbox.host_client import HostPool
+from pokerarena.sandbox.runtime import RuntimeName
 from pokerarena.sealing import Sealer
 from pokerarena.settings import Settings
 
@@ -65,10 +66,11 @@ class SeatBuilder:
         versions: Mapping[UUID, AgentVersion],
         rules: RunRules,
         seed: bytes,
+        runtime: str | None = None,
     ) -> Lineup:
         """A player in every seat. Raises `RunFault` when one cannot be seated."""
         seating = {}
-        lodging = self._lodging(seats, versions)
+        lodging = self._lodging(seats, versions, RuntimeName(runtime or RuntimeName.RUNC))
         for seat in seats:
             version = versions[seat.version_id]
             player = await self._player(run_id, seat.seat_no, version, seed, lodging)
@@ -87,7 +89,10 @@ class SeatBuilder:
         return Lineup(seating, lodging)
 
     def _lodging(
-        self, seats: Sequence[RunSeat], versions: Mapping[UUID, AgentVersion]
+        self,
+        seats: Sequence[RunSeat],
+        versions: Mapping[UUID, AgentVersion],
+        runtime: RuntimeName,
     ) -> RunLodging | None:
         """One booking for all hosted seats: none of them may hold room that another waits for."""
         hosted = [
@@ -102,7 +107,7 @@ class SeatBuilder:
                 "agent-host; start one and name it in POKERARENA_AGENT_HOSTS, or seat an http or "
                 "house version.",
             )
-        booking = self._hosts.book(len(hosted))
+        booking = self._hosts.book(len(hosted), runtime=runtime)
         return RunLodging(booking, self._waiting, self._settings.agent_host_wait_s)
 
     async def _player(

@@ -16,7 +16,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pokerarena.agents import standing
-from pokerarena.agents.models import Agent, AgentVersion
+from pokerarena.agents.models import Agent, AgentVersion, VersionKind
 from pokerarena.auth.models import User
 from pokerarena.engine.deal import SEED_BYTES
 from pokerarena.errors import Conflict, Invalid, NotFound, QuotaExceeded, Unavailable
@@ -35,6 +35,7 @@ from pokerarena.runs.models import (
 from pokerarena.sealing import Sealer
 from pokerarena.settings import Settings
 from pokerarena.tables.models import Format, Seat, Table
+from pokerarena.tables.rules import check_runtime
 from pokerarena.tracing import traceparent
 
 SEED_PURPOSE: Final = "run-seed"
@@ -54,7 +55,8 @@ async def create_run(
     """Order a run at a table, with the rules and the lineup of this moment, and enqueue its job.
 
     Raises `Conflict` (``run_active``, ``version_suspended``), `Invalid` (``too_few_seats``,
-    ``hands_out_of_range``, ``hands_not_multiple``), `QuotaExceeded` (``too_many_active_runs``)
+    ``hands_out_of_range``, ``hands_not_multiple``, ``runtime_not_available``), `QuotaExceeded`
+    (``too_many_active_runs``)
     and `Unavailable` (``too_many_runs_in_progress``).
     """
     # Both locks last until the caller commits: no second run at the table, no quota outrun. The
@@ -83,6 +85,7 @@ async def create_run(
         created_by=created_by,
         status=RunStatus.QUEUED.value,
         rules=rules.to_json(),
+        sandbox_runtime=_runtime_of(table, [version for _, _, version in lineup], settings),
         visibility=table.visibility,
         reveal_policy=table.reveal_policy,
         hands_target=hands,
@@ -259,6 +262,15 @@ async def _lineup_of(
         .order_by(Seat.seat_no)
     )
     return [(seat, agent, version) for seat, agent, version in rows]
+
+
+def _runtime_of(table: Table, versions: Sequence[AgentVersion], settings: Settings) -> str | None:
+    """In which sandbox the run's hosted agents play; None where it has none."""
+    if all(version.kind != VersionKind.HOSTED.value for version in versions):
+        return None
+    # The deployment may have changed since the table was made.
+    check_runtime(table.sandbox_runtime, settings)
+    return table.sandbox_runtime or settings.sandbox_runtimes[0]
 
 
 async def _active_run_of(session: AsyncSession, table_id: UUID) -> bool:

@@ -26,6 +26,14 @@ class Layout(NamedTuple):
     unified: Path
     controllers: dict[str, Path]
 
+    def split_controllers(self) -> list[str]:
+        """In the hybrid layout, the controllers that are in version 2 while others are in 1."""
+        try:
+            there = (self.unified / "cgroup.controllers").read_text(encoding="utf-8").split()
+        except OSError:
+            return []
+        return there if self.version == 1 else []
+
 
 def detect(mountinfo: Path = Path("/proc/self/mountinfo")) -> Layout:
     """Find the mounts. Raises `Unavailable` with what is missing."""

@@ -10,12 +10,14 @@ import asyncio
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 from pokerarena.errors import Unavailable
+from pokerarena.sandbox.cgroups import Layout, detect
 from pokerarena.sandbox.limits import MIB
 
 _COMMAND_TIMEOUT_S: Final = 30
@@ -57,8 +59,13 @@ _INSTALL: Final = {
 }
 
 
-def find_runtime(name: RuntimeName = RuntimeName.RUNC, *, platform: str = "ptrace") -> Runtime:
-    """The runtime of this name. Raises `Unavailable` with the command that installs it."""
+def find_runtime(
+    name: RuntimeName = RuntimeName.RUNC,
+    *,
+    platform: str = "ptrace",
+    layout: Callable[[], Layout] = detect,
+) -> Runtime:
+    """The runtime of this name. Raises `Unavailable` with what is missing and what to do."""
     program = shutil.which(name.value, path=_SYSTEM_FOLDERS)
     if program is None:
         raise Unavailable(
@@ -68,6 +75,15 @@ def find_runtime(name: RuntimeName = RuntimeName.RUNC, *, platform: str = "ptrac
         raise Unavailable(
             "sandbox_needs_root",
             "Sandboxes need root to make cgroups and user mappings; start the agent-host as root.",
+        )
+    if name is RuntimeName.CRUN and (controllers := layout().split_controllers()):
+        # It fails at its first container there: "cgroups in hybrid mode not supported, drop all
+        # controllers from cgroupv2".
+        raise Unavailable(
+            "crun_refuses_hybrid_cgroups",
+            "crun refuses the hybrid cgroup layout of this machine: version 1 is mounted, and "
+            f"version 2 beside it has controllers too ({' '.join(controllers)}). Use runc or runsc, "
+            "or start the machine with systemd.unified_cgroup_hierarchy=1.",
         )
     if name is RuntimeName.RUNSC:
         return Runtime(
@@ -79,6 +95,17 @@ def find_runtime(name: RuntimeName = RuntimeName.RUNC, *, platform: str = "ptrac
             own_kernel=True,
         )
     return Runtime(name, program)
+
+
+def runtimes_here() -> dict[RuntimeName, Runtime | Unavailable]:
+    """Each runtime that we know: found, or what keeps it from working here."""
+    found: dict[RuntimeName, Runtime | Unavailable] = {}
+    for name in RuntimeName:
+        try:
+            found[name] = find_runtime(name)
+        except Unavailable as error:
+            found[name] = error
+    return found
 
 
 def write_bundle(folder: Path, config: dict[str, Any]) -> None:

@@ -93,6 +93,8 @@ class Table(Base):
     blind_schedule: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB)
     action_time_ms: Mapped[int]
     time_bank_ms: Mapped[int] = mapped_column(default=0)
+    # In which sandbox hosted agents play; none: the deployment's first.
+    sandbox_runtime: Mapped[str | None] = mapped_column(String(16))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     archived_at: Mapped[datetime | None]
 

@@ -45,6 +45,7 @@ class TableRules:
     blind_schedule: tuple[BlindLevel, ...] | None = None
     action_time_ms: int = 2_000
     time_bank_ms: int = 0
+    sandbox_runtime: str | None = None
 
 
 def check_rules(rules: TableRules, settings: Settings) -> None:
@@ -54,7 +55,18 @@ def check_rules(rules: TableRules, settings: Settings) -> None:
     _check_bounds("starting_stack", rules.starting_stack, rules.big_blind, STACK_MAX_CHIPS)
     _check_bounds("action_time_ms", rules.action_time_ms, 1, settings.action_time_max_ms)
     _check_bounds("time_bank_ms", rules.time_bank_ms, 0, TIME_BANK_MAX_MS)
+    check_runtime(rules.sandbox_runtime, settings)
     _check_schedule(rules)
+
+
+def check_runtime(runtime: str | None, settings: Settings) -> None:
+    """Raise `Invalid` for a sandbox runtime that this deployment does not have."""
+    if runtime is not None and runtime not in settings.sandbox_runtimes:
+        raise _wrong(
+            "runtime_not_available",
+            "sandbox_runtime",
+            f"Hosted agents play in {' or '.join(settings.sandbox_runtimes)} here, not in {runtime}.",
+        )
 
 
 def _check_schedule(rules: TableRules) -> None:

@@ -138,6 +138,7 @@ def _rules_of(table: Table, changes: dict[str, Any]) -> TableRules:
         ),
         "action_time_ms": table.action_time_ms,
         "time_bank_ms": table.time_bank_ms,
+        "sandbox_runtime": table.sandbox_runtime,
     }
     if changes.get("format", Format.FREEZEOUT) is not Format.FREEZEOUT:
         present["blind_schedule"] = None

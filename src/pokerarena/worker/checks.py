@@ -29,6 +29,7 @@ from pokerarena.runs.hosted import lodge, usage_report
 from pokerarena.runs.players import SeatBuilder
 from pokerarena.sandbox.checking import check_hosted
 from pokerarena.sandbox.host_client import HostPool
+from pokerarena.sandbox.runtime import RuntimeName
 from pokerarena.telemetry import get_logger
 
 log = get_logger("worker.checks")
@@ -68,6 +69,7 @@ class Examiners(NamedTuple):
 
     hosts: HostPool | None
     builder: SeatBuilder
+    runtime: RuntimeName
 
 
 async def check_version(
@@ -109,7 +111,7 @@ async def _examine(
     if examiners.hosts is None:
         raise Unavailable("no_agent_host", "This worker knows no agent-host.")
     # It is over in seconds, and whoever has just uploaded an agent waits for it.
-    booking = examiners.hosts.book(urgent=True)
+    booking = examiners.hosts.book(runtime=examiners.runtime, urgent=True)
     try:
         if not await booking.held(ROOM_WAIT_S):
             raise Unavailable("no_agent_host", "No agent-host had room for the check.")

@@ -42,6 +42,7 @@ from pokerarena.runs.seams import (
 )
 from pokerarena.runs.service import SEED_PURPOSE
 from pokerarena.runs.totals import SeatTotals
+from pokerarena.sandbox.runtime import RuntimeName
 from pokerarena.sealing import open_sealer
 from pokerarena.settings import Settings
 from pokerarena.telemetry import bound_contextvars, get_logger
@@ -117,7 +118,7 @@ class Stage:
         """Check a version that waits for it; raises when that comes to no verdict."""
         await check_version(
             self._database,
-            Examiners(self._hosts, self._builder),
+            Examiners(self._hosts, self._builder, RuntimeName(self._settings.sandbox_runtimes[0])),
             version_id,
             limit_s=self._settings.suspension_check_s,
         )
@@ -240,7 +241,9 @@ class Stage:
             versions = await load_versions(session, claim.seats)
         rules = RunRules.from_json(run.rules)
         seed = await self._sealer.open(claim.seed_sealed, purpose=SEED_PURPOSE, owner=run.id.bytes)
-        lineup = await self._builder.seat(run.id, claim.seats, versions, rules, seed)
+        lineup = await self._builder.seat(
+            run.id, claim.seats, versions, rules, seed, run.sandbox_runtime
+        )
         waits = any(version.house_name is None for version in versions.values())
         spec = RunSpec(
             run_id=run.id,

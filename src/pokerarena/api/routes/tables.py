@@ -28,6 +28,7 @@ from pokerarena.api.shapes import (
 )
 from pokerarena.auth.permissions import Permission, Principal
 from pokerarena.errors import Unauthenticated
+from pokerarena.settings import SandboxRuntime
 from pokerarena.tables import rules, service
 from pokerarena.tables.models import BustPolicy, Format, RevealPolicy, Table, Visibility
 
@@ -35,6 +36,7 @@ router = APIRouter(prefix="/tables", tags=["tables"], route_class=IdempotentRout
 
 AnteKind = Literal["each", "big_blind"]
 SeatCount = Annotated[int, Field(ge=2, le=10)]
+_MAY_BE_TAKEN_AWAY = ("blind_schedule", "sandbox_runtime")
 DurationMs = Annotated[int, Field(ge=0, le=INT32_MAX)]
 
 
@@ -67,6 +69,7 @@ class NewTable(RequestShape):
     blind_schedule: Schedule | None = None
     action_time_ms: DurationMs = 2_000
     time_bank_ms: DurationMs = 0
+    sandbox_runtime: SandboxRuntime | None = None
 
 
 class TableChange(RequestShape):
@@ -86,6 +89,7 @@ class TableChange(RequestShape):
     blind_schedule: Schedule | None = None
     action_time_ms: OrKeep[DurationMs] = None
     time_bank_ms: OrKeep[DurationMs] = None
+    sandbox_runtime: SandboxRuntime | None = None
 
 
 class TableShown(Shown):
@@ -107,6 +111,7 @@ class TableShown(Shown):
     blind_schedule: list[dict[str, int]] | None
     action_time_ms: int
     time_bank_ms: int
+    sandbox_runtime: SandboxRuntime | None
     created_at: datetime
     archived_at: datetime | None
 
@@ -221,7 +226,7 @@ async def change_table(
     changes = {
         name: getattr(body, name)
         for name in body.model_fields_set
-        if getattr(body, name) is not None or name == "blind_schedule"
+        if getattr(body, name) is not None or name in _MAY_BE_TAKEN_AWAY
     }
     if "blind_schedule" in changes:
         changes["blind_schedule"] = _levels(body.blind_schedule)
