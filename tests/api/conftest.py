@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -14,6 +14,7 @@ from pokerarena.db import Database
 from pokerarena.ops.privileges import DatabaseRole
 from tests.api.arena import Arena, settings_for
 from tests.api.asgi import Client
+from tests.auth.hostile_provider import HostileProvider
 from tests.database_server import as_role
 
 # Log lines are made as always and then dropped; `capture_logs` still sees them.
@@ -45,3 +46,10 @@ async def new_arena(database_url: str) -> AsyncIterator[NewArena]:
 @pytest.fixture
 async def arena(new_arena: NewArena) -> Arena:
     return await new_arena()
+
+
+@pytest.fixture
+def provider() -> Iterator[HostileProvider]:
+    """An identity provider that says what the test wants it to say."""
+    with HostileProvider() as provider:
+        yield provider

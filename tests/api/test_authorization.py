@@ -25,12 +25,6 @@ OPEN = Rule(Who.ANYONE)
 
 
 @pytest.fixture
-def provider() -> Iterator[HostileProvider]:
-    with HostileProvider() as provider:
-        yield provider
-
-
-@pytest.fixture
 async def arena(new_arena: NewArena, provider: HostileProvider) -> Arena:
     return await new_arena(
         public_url=ORIGIN, oidc_allow_private=True, oidc_providers=provider.configured()

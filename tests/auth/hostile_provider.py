@@ -53,7 +53,7 @@ class Login:
 
 
 class HostileProvider:
-    """Serves while it is entered."""
+    """Listens from the beginning, and serves while it is entered."""
 
     def __init__(self) -> None:
         self.subject = "person-1"
@@ -74,24 +74,35 @@ class HostileProvider:
         self.asked: list[str] = []
         self.forms: list[dict[str, str]] = []
         self.tokens: list[str] = []
+        self._server = self._listening()
+        self.issuer = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def _listening(self) -> ThreadingHTTPServer:
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                self._answer(
-                    *provider.get(self.path, {n.lower(): v for n, v in self.headers.items()})
-                )
+                self._answer(*provider.get(self.path, self.lowered()))
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"])).decode()
                 form = {name: values[0] for name, values in parse_qs(body).items()}
-                self._answer(
-                    *provider.post(self.path, form, {n.lower(): v for n, v in self.headers.items()})
-                )
+                self._answer(*provider.post(self.path, form, self.lowered()))
+
+            def lowered(self) -> dict[str, str]:
+                return {name.lower(): value for name, value in self.headers.items()}
 
             def _answer(self, status: int, body: bytes) -> None:
                 self.send_response(status)
@@ -102,17 +113,9 @@ class HostileProvider:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.issuer = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        return server
 
     def configured(self, **changes: Any) -> str:
         """The arena's setting for it."""
@@ -163,7 +166,7 @@ class HostileProvider:
         return 404, b"{}"
 
     def description(self) -> Claims:
-        return {
+        honest = {
             "issuer": self.issuer,
             "authorization_endpoint": f"{self.issuer}/authorize",
             "token_endpoint": f"{self.issuer}/token",
@@ -171,7 +174,8 @@ class HostileProvider:
             "userinfo_endpoint": f"{self.issuer}/userinfo",
             "authorization_response_iss_parameter_supported": True,
             "response_types_supported": ["code"],
-        } | self.metadata
+        }
+        return {name: value for name, value in (honest | self.metadata).items() if value is not ...}
 
     def post(self, path: str, form: dict[str, str], headers: dict[str, str]) -> tuple[int, bytes]:
         self.asked.append(path)
@@ -182,6 +186,7 @@ class HostileProvider:
         if path != "/token" or login is None or not self._knows(form, headers, login):
             return 400, b'{"error": "invalid_grant"}'
         # The code stays good: that it is used once is for the arena to see to as well.
+        self.tokens.append(self.token(login))
         answer = {
             "access_token": ACCESS_TOKEN,
             "token_type": "Bearer",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -38,12 +39,6 @@ from tests.auth.hostile_provider import (
 from tests.auth.test_second_factor import Authenticator, let_time_pass
 
 Change = Callable[[HostileProvider], None]
-
-
-@pytest.fixture
-def provider() -> Iterator[HostileProvider]:
-    with HostileProvider() as provider:
-        yield provider
 
 
 @pytest.fixture
@@ -284,6 +279,16 @@ async def test_a_callback_counts_once_and_in_its_own_browser_only(
     # A replay neither helps nor harms.
     ok(await alice.finish())
     assert (await alice.finish()).code == "federated_login_failed"
+
+
+async def test_of_two_at_once_one_wins(arena: Arena, provider: HostileProvider) -> None:
+    browser = Browser(arena.anonymous)
+    path = provider.authorize(await browser.depart("hostile"))
+    back = await asyncio.gather(*(browser.visit(path) for _ in range(4)))
+    assert sorted(one.status for one in back) == [303, 401, 401, 401]
+    ended = await asyncio.gather(*(browser.finish() for _ in range(4)))
+    assert sorted(one.status for one in ended) == [200, 401, 401, 401]
+    assert await scalar(arena, select(func.count()).select_from(LoginSession)) == 1
 
 
 async def test_a_code_is_asked_for_once_even_where_it_was_refused(

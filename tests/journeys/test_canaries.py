@@ -47,12 +47,6 @@ from tests.worker.workers import ROOT, environment_of, worker
 DEADLINE_S = 90.0
 
 
-@pytest.fixture
-def provider() -> Iterator[HostileProvider]:
-    with HostileProvider() as provider:
-        yield provider
-
-
 def unique(kind: str) -> str:
     return f"{kind}-{secrets.token_hex(12)}"
 
@@ -373,7 +367,7 @@ def dump(url: str) -> bytes:
 
 
 def test_no_secret_is_left_where_it_can_be_read_or_guessed(
-    database_url: str, tmp_path: Path, provider: HostileProvider
+    database_url: str, tmp_path: Path
 ) -> None:
     configured = {
         name: base64.b64encode(secrets.token_bytes(32)).decode()
@@ -382,6 +376,7 @@ def test_no_secret_is_left_where_it_can_be_read_or_guessed(
     configured["vault_token"] = unique("hvs.token")
     database_password = unique("database-password")
     url = make_url(database_url).set(password=database_password).render_as_string(False)
+    provider = HostileProvider()
     provider.client_secret = unique("client-secret")
     configured["oidc_providers"] = provider.configured()
     settings = arena_settings(
@@ -396,6 +391,7 @@ def test_no_secret_is_left_where_it_can_be_read_or_guessed(
     api_log = tmp_path / "api.log"
     plain_url = make_url(database_url).set(drivername="postgresql").render_as_string(False)
     with (
+        provider,
         psycopg.connect(plain_url, autocommit=True) as owner,
         api_process(settings, api_log) as port,
     ):

@@ -38,26 +38,12 @@ def refresh_cookie(request: Request, settings: Settings) -> str | None:
 
 def set_refresh_cookie(response: Response, settings: Settings, text: str, *, lives_s: int) -> None:
     """Give a browser its refresh token."""
-    response.set_cookie(
-        cookie_name(settings),
-        text,
-        max_age=lives_s,
-        path="/",
-        secure=settings.cookie_secure,
-        httponly=True,
-        samesite="strict",
-    )
+    _set(response, settings, COOKIE, text, lives_s)
 
 
 def clear_refresh_cookie(response: Response, settings: Settings) -> None:
     """Make a browser forget its refresh token."""
-    response.delete_cookie(
-        cookie_name(settings),
-        path="/",
-        secure=settings.cookie_secure,
-        httponly=True,
-        samesite="strict",
-    )
+    _set(response, settings, COOKIE, "", 0)
 
 
 def login_cookie(request: Request, settings: Settings) -> str | None:
@@ -66,29 +52,27 @@ def login_cookie(request: Request, settings: Settings) -> str | None:
 
 
 def set_login_cookie(response: Response, settings: Settings, text: str) -> None:
-    """Give a browser the secret of the login that it begins.
-
-    Lax, not Strict: it must come along when the provider sends the browser back to us.
-    """
-    response.set_cookie(
-        cookie_name(settings, LOGIN_COOKIE),
-        text,
-        max_age=2 * settings.oidc_login_ttl_s,
-        path="/",
-        secure=settings.cookie_secure,
-        httponly=True,
-        samesite="lax",
-    )
+    """Give a browser the secret of the login that it begins at a provider."""
+    _set(response, settings, LOGIN_COOKIE, text, 2 * settings.oidc_login_ttl_s)
 
 
 def clear_login_cookie(response: Response, settings: Settings) -> None:
     """Make a browser forget the secret of a login that is over."""
-    response.delete_cookie(
-        cookie_name(settings, LOGIN_COOKIE),
+    _set(response, settings, LOGIN_COOKIE, "", 0)
+
+
+def _set(response: Response, settings: Settings, name: str, text: str, lives_s: int) -> None:
+    """Set a cookie; a life of 0 seconds takes it away."""
+    response.set_cookie(
+        cookie_name(settings, name),
+        text,
+        max_age=lives_s,
+        expires=0 if lives_s == 0 else None,
         path="/",
         secure=settings.cookie_secure,
         httponly=True,
-        samesite="lax",
+        # A login must find its cookie when the provider sends the browser back to us.
+        samesite="strict" if name == COOKIE else "lax",
     )
 
 

@@ -8,6 +8,7 @@ must never take a key from a token.
 from __future__ import annotations
 
 import time
+from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -80,8 +81,13 @@ def _public_key(jwk: dict[str, Any], algorithm: IdTokenAlgorithm) -> PublicKey |
             return ECKey.import_key({name: jwk[name] for name in ("kty", "crv", "x", "y")})
         if jwk.get("kty") != "RSA":
             return None
-        key = RSAKey.import_key({name: jwk[name] for name in ("kty", "n", "e")})
+        if _bits(jwk["n"]) < RSA_BITS_MIN:
+            return None
+        return RSAKey.import_key({name: jwk[name] for name in ("kty", "n", "e")})
     except (JoseError, ValueError, TypeError, KeyError):
         # One that we cannot read is one that we do not have.
         return None
-    return key if key.public_key.key_size >= RSA_BITS_MIN else None
+
+
+def _bits(number: str) -> int:
+    return int.from_bytes(urlsafe_b64decode(number + "==="), "big").bit_length()

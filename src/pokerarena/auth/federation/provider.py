@@ -8,6 +8,7 @@ log a code, a token or the client secret, and knows neither accounts nor SQL.
 from __future__ import annotations
 
 import hmac
+import re
 import time
 from base64 import b64encode
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from pokerarena.federation_settings import IdentityProvider
 from pokerarena.settings import Settings
 
 DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
+# What can stand in a header.
+_BEARER: Final = re.compile(r"[!-~]{1,8192}")
 _BASIC: Final = "client_secret_basic"
 _POST: Final = "client_secret_post"
 
@@ -166,6 +169,8 @@ class Provider:
         if raw.status != OK:
             raise Unreachable(f"HTTP {raw.status}")
         tokens = decoded(raw.body, _Tokens)
+        if not _BEARER.fullmatch(tokens.access_token):
+            raise Disbelieved(Why.FORM)
         expected = Expected(
             issuer=self.configured.issuer,
             client_id=client_id,
