@@ -72,6 +72,7 @@ class Event(StrEnum):
     VIEWER_LINK_REVOKED = "viewer_link.revoked"
     MASTER_KEY_ROTATED = "master_key.rotated"
     SIGNING_KEY_ROTATED = "signing_key.rotated"
+    SERVICE_KEY_CHANGED = "service_key.changed"
     PERMISSION_REFUSED = "permission.refused"
     TABLE_EXPOSURE_CHANGED = "table.exposure_changed"
     AGENT_EXPOSURE_CHANGED = "agent.exposure_changed"

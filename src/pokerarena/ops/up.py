@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from pokerarena.ops.demo import Demo
 
 # Made with the agent-host, and not in the data directory where there is none.
-HOST_KEY: Final = "agent_host_key"
+SERVICE_KEY: Final = "service_key"  # pragma: allowlist secret
 # What each process that serves uses, and no more.
 SECRETS_OF: Final = {
     "api": ("master_key", "token_pepper"),
-    "worker": ("master_key", HOST_KEY),
+    "worker": ("master_key", SERVICE_KEY),
     "backup": ("backup_key",),
 }
 DATABASE_USERS: Final = {
@@ -80,7 +80,7 @@ class Arena:
         mine = SECRETS_OF[process]
         withheld = {
             f"POKERARENA_{name.upper()}{suffix}"
-            for name in {*SECRET_NAMES, HOST_KEY} - {*mine}
+            for name in {*SECRET_NAMES, SERVICE_KEY} - {*mine}
             for suffix in ("", "_FILE")
         }
         return {

@@ -16,15 +16,16 @@ from typing import Final, Protocol, TypeVar
 
 import structlog
 
-from pokerarena.errors import ArenaError, Unavailable
+from pokerarena.errors import ArenaError, Unauthenticated, Unavailable
 from pokerarena.sandbox import wire
 from pokerarena.sandbox.leasing import LeasedSandbox, LeaseLauncher
 from pokerarena.sandbox.limits import SandboxLimits
 from pokerarena.sandbox.player import HostedPlayer
 from pokerarena.sandbox.process import Ended
 from pokerarena.sandbox.remote_player import HostGone, RemotePlayer, reason_of
-from pokerarena.sandbox.service_tokens import LIFETIME_S, TokenMaker
 from pokerarena.sandbox.tickets import collect, counter_path
+from pokerarena.service_identity.keys import ServiceName
+from pokerarena.service_identity.tokens import LIFETIME_S, ServiceIdentity
 from pokerarena_sdk.manifest import Manifest
 
 log = structlog.get_logger(__name__)
@@ -58,9 +59,9 @@ class Lodger(Protocol):
 class HostConnection:
     """One connection to one agent-host."""
 
-    def __init__(self, address: HostAddress, tokens: TokenMaker) -> None:
+    def __init__(self, address: HostAddress, identity: ServiceIdentity) -> None:
         self.address = address
-        self._tokens = tokens
+        self._identity = identity
         self._loop = asyncio.get_running_loop()
         self._wire = wire.Wire(wire.decode_from_host, self._on_frame, self._on_lost)
         self._wire.max_frame_bytes = wire.MAX_FRAME_BYTES
@@ -69,11 +70,12 @@ class HostConnection:
         self._opening: dict[int, asyncio.Future[wire.Opened | wire.Leased | None]] = {}
         self._numbers = itertools.count(1)
         self._renewal: asyncio.TimerHandle | None = None
+        self._first_token_id = ""
         self.alive = False
         self.room = 0
 
     async def connect(self) -> None:
-        """Connect and show a token. Raises `Unavailable`."""
+        """Connect, show a token, and see one of the host's. Raises `Unavailable`."""
         address = self.address
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
@@ -85,9 +87,9 @@ class HostConnection:
                     await self._loop.create_connection(
                         lambda: self._wire, address.host, address.port, ssl=address.tls
                     )
-                self._say_hello()
+                self._first_token_id = self._say_hello()
                 self.room = (await self._welcome).room
-        except (OSError, TimeoutError, HostGone, ssl.SSLError) as error:
+        except (OSError, TimeoutError, HostGone, ssl.SSLError, Unauthenticated) as error:
             self._wire.break_off()
             raise Unavailable(
                 "agent_host_unreachable", f"The agent-host {address.name} is not there: {error}."
@@ -171,10 +173,25 @@ class HostConnection:
         self.send(frame)
         return await answer
 
-    def _say_hello(self) -> None:
-        self._wire.send(wire.Hello(wire.WIRE_VERSION, self._tokens.make(self.address.name)))
+    def _say_hello(self) -> str:
+        token = self._identity.token_for(ServiceName.AGENT_HOST, self.address.name)
+        self._wire.send(wire.Hello(wire.WIRE_VERSION, token.text))
         # Well before it lapses, so that a slow clock or a slow loop loses no connection.
         self._renewal = self._loop.call_later(LIFETIME_S / 2, self._say_hello)
+        return token.token_id
+
+    def _on_welcome(self, frame: wire.Welcome) -> None:
+        if self._welcome.done():
+            return
+        try:
+            # Whoever sits at that address gets no package before it has shown who it is.
+            grant = self._identity.judge(frame.token, answers=self._first_token_id)
+            if grant.subject != self.address.name:
+                raise HostGone(f"who answers is the agent-host {grant.subject[:60]!r}")
+        except (Unauthenticated, HostGone) as error:
+            self._welcome.set_exception(error)
+        else:
+            self._welcome.set_result(frame)
 
     def _on_frame(self, frame: wire.FromHost) -> None:  # noqa: C901 - one branch a kind of frame
         lodger = self._players.get(frame.player) if not isinstance(frame, wire.Welcome) else None
@@ -185,9 +202,7 @@ class HostConnection:
             if isinstance(lodger, RemotePlayer):
                 lodger.failed(frame.decision_id, frame.reason, frame.detail)
         elif isinstance(frame, wire.Welcome):
-            self.room = frame.room
-            if not self._welcome.done():
-                self._welcome.set_result(frame)
+            self._on_welcome(frame)
         elif isinstance(frame, (wire.Opened, wire.Leased)):
             self.room = frame.room
             self._settle_open(frame.player, frame)
@@ -243,10 +258,10 @@ class HostPool:
     """The agent-hosts that a worker may use."""
 
     def __init__(
-        self, addresses: list[HostAddress], tokens: TokenMaker, load: PackageLoader
+        self, addresses: list[HostAddress], identity: ServiceIdentity, load: PackageLoader
     ) -> None:
         self._addresses = addresses
-        self._tokens = tokens
+        self._identity = identity
         self._load = load
         self._connections: dict[str, HostConnection] = {}
         self._dead_until_s: dict[str, float] = {}
@@ -312,7 +327,7 @@ class HostPool:
                     continue
                 if now_s < self._dead_until_s.get(address.name, 0.0):
                     continue
-                connection = HostConnection(address, self._tokens)
+                connection = HostConnection(address, self._identity)
                 try:
                     await connection.connect()
                 except Unavailable as error:

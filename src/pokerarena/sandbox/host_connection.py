@@ -1,7 +1,7 @@
 """An agent-host's connections: what a worker may ask for once it has shown a token.
 
 Owns room, connections, their players and their leases, and that all of it goes when a worker goes.
-It holds no secret: tokens are judged with a public key.
+It judges workers by their public keys; the one private key here says who this host is.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from pokerarena.sandbox.limits import MIB, SandboxLimits
 from pokerarena.sandbox.player import HostedPlayer
 from pokerarena.sandbox.process import SandboxLauncher, SandboxProcess
 from pokerarena.sandbox.runtime import StartFailed
-from pokerarena.sandbox.service_tokens import TokenJudge
 from pokerarena.sandbox.store import AgentStore, StoredAgent
 from pokerarena.sandbox.tickets import TicketCounter
+from pokerarena.service_identity.keys import ServiceName
+from pokerarena.service_identity.tokens import ServiceIdentity
 
 log = structlog.get_logger(__name__)
 _HELLO_TIMEOUT_S: Final = 5.0
@@ -53,12 +54,16 @@ class AgentHost:
     """All connections and all players of one agent-host."""
 
     def __init__(
-        self, settings: HostSettings, home: SandboxHome, store: AgentStore, judge: TokenJudge
+        self,
+        settings: HostSettings,
+        home: SandboxHome,
+        store: AgentStore,
+        identity: ServiceIdentity,
     ) -> None:
         self.settings = settings
         self.home = home
         self.store = store
-        self.judge = judge
+        self.identity = identity
         self.connections: set[Connection] = set()
         self.closings: set[asyncio.Task[None]] = set()
         self._reserved: dict[tuple[int, int], int] = {}
@@ -142,7 +147,7 @@ class Connection:
         try:
             if frame.version != wire.WIRE_VERSION:
                 raise Invalid("wire_version", "Worker and agent-host are of different releases.")
-            grant = self._host.judge.judge(frame.token)
+            grant = self._host.identity.judge(frame.token)
             if len(self._host.connections) > self._host.settings.connections_max:
                 raise QuotaExceeded("too_many_connections", "Too many connections.")
         except ArenaError as error:
@@ -157,7 +162,10 @@ class Connection:
         if not self._welcome:
             self._welcome = True
             self.wire.max_frame_bytes = wire.MAX_FRAME_BYTES
-            self.wire.send(wire.Welcome(self._host.room, self._host.settings.name))
+            mine = self._host.identity.token_for(
+                ServiceName.WORKER, grant.subject, answers=grant.token_id
+            )
+            self.wire.send(wire.Welcome(self._host.room, self._host.settings.name, mine.text))
 
     # Players.
 

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
-WIRE_VERSION: Final = 1
+WIRE_VERSION: Final = 2
 MAX_FRAME_BYTES: Final = 96 * 1024 * 1024
 MAX_FIRST_FRAME_BYTES: Final = 8 * 1024
 _LENGTH_BYTES: Final = 4
@@ -95,8 +95,11 @@ class Kill(Frame, tag=9, frozen=True):
 
 
 class Welcome(Frame, tag=16, frozen=True):
+    """The answer to the first `Hello`, with the host's own token, which answers the worker's."""
+
     room: int
     name: str
+    token: str
 
 
 class Missing(Frame, tag=17, frozen=True):
