@@ -248,14 +248,19 @@ async def host_figures(bench: Bench, way: str, yardstick: PingPong) -> dict[str,
     from pokerarena.sandbox.confinement import clean_environment
     from pokerarena.sandbox.host_client import HostAddress, HostPool
     from pokerarena.sandbox.remote_player import RemotePlayer
-    from pokerarena.sandbox.service_tokens import TokenMaker, read_private_key, write_key_pair
+    from pokerarena.service_identity.keys import ServiceName
+    from pokerarena.service_identity.rotation import publish, read_key_set, read_private_key
+    from pokerarena.service_identity.tokens import ServiceIdentity
+    from pokerarena.watched_file import Fixed
 
     folder = bench.folder
-    if not (folder / "private.pem").exists():
-        write_key_pair(folder / "private.pem", folder / "public.pem")
+    keys = folder / "service-keys.json"
+    if not keys.exists():
+        publish(ServiceName.WORKER, folder / "worker.pem", keys)
+        publish(ServiceName.AGENT_HOST, folder / "host.pem", keys)
     process = subprocess.Popen(
-        [sys.executable, "-m", "pokerarena.sandbox.host", "--name", "bench", "--public-key",
-         str(folder / "public.pem"), "--rootfs", str(bench.tree.parent), "--store",
+        [sys.executable, "-m", "pokerarena.sandbox.host", "--name", "bench", "--key",
+         str(folder / "host.pem"), "--public-keys", str(keys), "--rootfs", str(bench.tree.parent), "--store",
          str(folder / "host-store"), "--base", str(folder / "host-home"), "--socket",
          str(folder / "host.sock")],
         stdout=subprocess.PIPE, text=True,
@@ -269,8 +274,14 @@ async def host_figures(bench: Bench, way: str, yardstick: PingPong) -> dict[str,
         async def load(_: str) -> bytes:
             return pack(package)
 
-        tokens = TokenMaker(read_private_key(folder / "private.pem"), "bench", time.time)
-        pool = HostPool([HostAddress("bench", folder / "host.sock")], tokens, load)
+        identity = ServiceIdentity(
+            ServiceName.WORKER,
+            "bench",
+            key=Fixed(read_private_key(folder / "worker.pem")),
+            keys=Fixed(read_key_set(keys)),
+            believes={ServiceName.AGENT_HOST},
+        )
+        pool = HostPool([HostAddress("bench", folder / "host.sock")], identity, load)
         players = [
             pool.player(package.digest, package.manifest, alone=lambda: Solo.alone)
             if way == "lease"

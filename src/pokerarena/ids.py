@@ -32,6 +32,9 @@ class IdKind(StrEnum):
     DEAD_LETTER = "dead"
 
 
+_ID_TEXT = re.compile(f"(?:{'|'.join(IdKind)})_{_HEX_DIGITS.pattern}")
+
+
 def new_id() -> UUID:
     """A new UUIDv7."""
     return uuid7()
@@ -40,6 +43,11 @@ def new_id() -> UUID:
 def id_text(kind: IdKind, value: UUID) -> str:
     """The public form: prefix, underscore, 32 lower-case hexadecimal digits."""
     return f"{kind.value}_{value.hex}"
+
+
+def is_id_text(text: str) -> bool:
+    """Whether a text is an id of any kind: nothing else belongs into a log or a record in its place."""
+    return _ID_TEXT.fullmatch(text) is not None
 
 
 def parse_id(kind: IdKind, text: str) -> UUID:

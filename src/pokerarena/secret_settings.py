@@ -96,6 +96,18 @@ class SecretSettings(BaseSettings):
         description="peppers under which older tokens still work, separated by commas",
     )
 
+    # Read again when their files change, so that a key can be rotated while the program runs.
+    service_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="this service's own private key, in PEM, with which it signs tokens for other "
+        "services; a worker with agent-hosts needs one",
+    )
+    service_public_keys: str = Field(
+        default="",
+        description="the public keys of all services, as `admin service-key` writes them; best "
+        "given as a file",
+    )
+
     backup_key: SecretStr = Field(
         default=SecretStr(""),
         description="seals backups; keep a copy elsewhere, nothing opens without",

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from pokerarena.errors import ConfigurationError
@@ -246,10 +253,6 @@ class Settings(SecretSettings, IdentitySettings, OperationsSettings):
         description="agent-hosts that a worker uses, each NAME=/PATH/OF.sock or NAME=HOST:PORT; "
         "without any it plays and checks no hosted agents",
     )
-    agent_host_key: SecretStr = Field(
-        default=SecretStr(""),
-        description="the private key with which workers sign tokens for agent-hosts, in PEM",
-    )
     agent_host_ca: str = Field(
         default="",
         description="file with the certificates of those who sign for agent-hosts over TLS; "
@@ -353,6 +356,18 @@ class Settings(SecretSettings, IdentitySettings, OperationsSettings):
         default=8.0, gt=0, le=50, description="pictures a second of a watched table"
     )
 
+    # Which of the values were read from which file, so that who can may read them again.
+    _files: dict[str, Path] = PrivateAttr(default_factory=dict)
+
+    def read_from(self, files: dict[str, Path]) -> Settings:
+        """Remember which settings were read from which files."""
+        self._files = dict(files)
+        return self
+
+    def file_of(self, name: str) -> Path | None:
+        """The file from which this setting was read; None where it was given otherwise."""
+        return self._files.get(name)
+
     @model_validator(mode="after")
     def _refuse_development_defaults(self) -> Settings:
         if self.run_lease_renew_s * 2 > self.run_lease_s:
@@ -404,9 +419,12 @@ def is_loopback_url(url: str) -> bool:
         return False
 
 
-def _read_secret_files(environ: dict[str, str]) -> tuple[dict[str, str], str | None]:
+def _read_secret_files(
+    environ: dict[str, str],
+) -> tuple[dict[str, str], dict[str, Path], str | None]:
     """Every ``POKERARENA_X_FILE`` as a value for ``X``, and one that everybody can use, if any."""
     values: dict[str, str] = {}
+    files: dict[str, Path] = {}
     exposed: str | None = None
     for variable, path in environ.items():
         if not (variable.startswith(ENV_PREFIX) and variable.endswith("_FILE")):
@@ -416,9 +434,10 @@ def _read_secret_files(environ: dict[str, str]) -> tuple[dict[str, str], str | N
         if field is None:
             continue
         values[name], open_to_all = read_secret_file(variable, Path(path))
+        files[name] = Path(path)
         if open_to_all and field.annotation is SecretStr:
             exposed = variable
-    return values, exposed
+    return values, files, exposed
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -426,7 +445,7 @@ def load_settings(**overrides: Any) -> Settings:
 
     Raises `ConfigurationError` with one line that names the first setting that is missing or wrong.
     """
-    values, exposed = _read_secret_files(dict(os.environ))
+    values, files, exposed = _read_secret_files(dict(os.environ))
     try:
         settings = Settings(**(values | overrides))
     except ValidationError as error:
@@ -444,7 +463,7 @@ def load_settings(**overrides: Any) -> Settings:
             f"{exposed} names a file that everybody on the machine may use: "
             "give it mode 0400 or 0440"
         )
-    return settings
+    return settings.read_from({name: files[name] for name in files.keys() - overrides.keys()})
 
 
 @lru_cache(maxsize=1)

@@ -24,6 +24,9 @@ from pokerarena.db import Database
 from pokerarena.engine.rules import Rules
 from pokerarena.ids import IdKind, id_text, new_id, parse_id
 from pokerarena.runs.models import DeadLetter, Run, RunSeat
+from pokerarena.service_identity.keys import KeySet, ServiceName, new_private_key
+from pokerarena.service_identity.tokens import ServiceIdentity
+from pokerarena.watched_file import Fixed
 from tests.api.arena import PASSWORD, Arena, new_agent, new_table, ok, viewer_link
 from tests.api.asgi import Client, Reply
 from tests.api.stored import play_random_hand, reveal_seed, store
@@ -189,6 +192,9 @@ PERSON_OF = {
     "expired": "alice",
     "revoked": "alice",
     "refresh token": "alice",
+    "api": "alice",
+    "worker": "alice",
+    "agent-host": "alice",
 }
 CALLERS = tuple(PERSON_OF)
 
@@ -292,6 +298,7 @@ async def make_world(arena: Arena, rehearsal: Client, provider: HostileProvider)
         "expired": as_(expired),
         "revoked": as_(revoked["access_token"]),
         "refresh token": as_(other["refresh_token"]),
+        **{service.value: as_(_service_token(service)) for service in ServiceName},
     }
     return World(
         arena=arena,
@@ -381,6 +388,19 @@ async def _token(client: Client, scopes: list[Scope]) -> Client:
     got = client.with_token(made["token"])
     got.id = made["id"]
     return got
+
+
+def _service_token(service: ServiceName) -> str:
+    """What one service shows another, shown to the API instead."""
+    key = new_private_key()
+    identity = ServiceIdentity(
+        service,
+        "somebody",
+        key=Fixed(key),
+        keys=Fixed(KeySet([key.published(service)])),
+        believes=ServiceName,
+    )
+    return identity.token_for(ServiceName.API, "pokerarena-api").text
 
 
 async def _expired(arena: Arena, token: str) -> str:

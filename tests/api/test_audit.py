@@ -15,7 +15,7 @@ from pokerarena.auth import audit
 from pokerarena.auth.audit import Event
 from pokerarena.auth.models import Role
 from pokerarena.ops.commands import admin
-from tests.api.arena import PASSWORD, Arena, new_table, ok, sit
+from tests.api.arena import PASSWORD, Arena, new_table, ok, sit, viewer_link
 from tests.api.asgi import Client
 
 SOURCE = Path(audit.__file__).parents[1]
@@ -109,8 +109,51 @@ async def test_what_is_rolled_back_is_not_recorded(arena: Arena) -> None:
     table = await new_table(alice)
     before = await names(arena)
     assert (await alice.patch(f"/v1/tables/{table}", {"visibility": "secret"})).status == 422
-    assert (await alice.delete("/v1/tokens/tok_" + "0" * 32)).status == 404
     assert await names(arena) == before
+
+
+async def test_a_scan_leaves_one_record_a_minute_whether_things_are_hidden_or_not_there(
+    arena: Arena,
+) -> None:
+    alice, eve, mallory = [await arena.user(name) for name in ("alice", "eve", "mallory")]
+    hidden = await new_table(alice)
+    missing = "table_" + "0" * 32
+    for first, scanner in ((hidden, eve), (missing, mallory)):
+        assert (await scanner.get(f"/v1/tables/{first}")).status == 404
+        for number in range(50):
+            assert (await scanner.get(f"/v1/tables/table_{number:032x}")).status == 404
+    assert (await arena.anonymous.get(f"/v1/tables/{hidden}")).status == 404
+    told = await events(arena, "access.not_found")
+    assert [(f"user_{d['actor'].hex}", d["subject"], d["route"]) for _, d in told] == [
+        (eve.id, hidden, "GET /v1/tables/{table_id}"),
+        (mallory.id, missing, "GET /v1/tables/{table_id}"),
+    ]
+    # Other refusals of the same caller have their own place.
+    assert (await eve.get("/v1/users")).status == 403
+    assert len(await events(arena, "permission.refused")) == 1
+
+
+async def test_what_a_viewer_link_is_refused_is_recorded_under_the_link(arena: Arena) -> None:
+    alice = await arena.user("alice")
+    table, other = await new_table(alice), await new_table(alice)
+    await sit(alice, table, 1)
+    link = await viewer_link(alice, table, 1)
+    assert (await link.get(f"/v1/tables/{other}")).status == 404
+    assert (await link.get("/v1/me")).status == 403
+    async with arena.database.session() as session:
+        rows = (
+            await session.execute(
+                text(
+                    "SELECT event, actor_id, credential_id, subject FROM audit_records"
+                    " WHERE event IN ('access.not_found', 'permission.refused') ORDER BY seq"
+                )
+            )
+        ).all()
+    assert [(row.event, row.actor_id, row.subject) for row in rows] == [
+        ("access.not_found", None, other),
+        ("permission.refused", None, None),
+    ]
+    assert {f"link_{row.credential_id.hex}" for row in rows} == {link.id}
 
 
 async def test_exposure_seats_and_an_operators_look_at_a_private_run_are_recorded(

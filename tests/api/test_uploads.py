@@ -17,6 +17,7 @@ from pokerarena.api.app import create_app
 from pokerarena.ids import IdKind, parse_id
 from tests.api.arena import Arena, new_table, ok
 from tests.api.asgi import Client, Reply
+from tests.api.test_audit import events
 
 BOT = "def act(view): return view.check_or_call()\n"
 REPORT = {
@@ -171,6 +172,11 @@ async def test_an_upload_that_is_sent_again_makes_one_version(arena: Arena) -> N
     assert again.headers["idempotency-replayed"] == "true"
     assert (await send(packed(events=True))).code == "idempotency_key_reused"
     assert len(ok(await alice.get(path))["items"]) == 1
+    # The audit says once who uploaded what.
+    [(_, upload)] = await events(arena, "version.uploaded")
+    assert upload["subject"] == first.json["id"]
+    assert (f"user_{upload['actor'].hex}", upload["agent"]) == (alice.id, agent_id)
+    assert len(upload["package_sha256"]) == 64
 
 
 async def test_brackets_in_an_archive_are_no_nesting(arena: Arena) -> None:

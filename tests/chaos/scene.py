@@ -24,7 +24,8 @@ from pokerarena.ops.embedded_errors import EmbeddedPostgresError
 from pokerarena.sandbox import cgroups
 from pokerarena.sandbox.archive import pack, read_upload
 from pokerarena.sandbox.home import CGROUP_PARENT
-from pokerarena.sandbox.service_tokens import write_key_pair
+from pokerarena.service_identity.keys import ServiceName
+from pokerarena.service_identity.rotation import publish
 from tests.api.served import Server
 from tests.arena import Arena, open_arena
 from tests.database_server import UNSAFE_BUT_FAST, new_directory
@@ -114,7 +115,9 @@ class Scene:
         migrate.upgrade(self.postgres.url())
         self._network_url = let_in_hosts(self.postgres)
         self._root_tree = shared_root_tree()
-        write_key_pair(self.host_disk.path / "private.pem", self.host_disk.path / "public.pem")
+        self._public_keys = self.host_disk.path / "service-keys.json"
+        for service, name in ((ServiceName.WORKER, "worker"), (ServiceName.AGENT_HOST, "host")):
+            publish(service, self.host_disk.path / f"{name}.pem", self._public_keys)
         self.host = self._start_host()
         self._instances: set[str] = set()
         self.workers: list[WorkerProcess] = []
@@ -134,7 +137,8 @@ class Scene:
             database_silence_s=SILENCE_S,
             agent_host_wait_s=60.0,
             agent_hosts=(f"one={self.host.socket}",),
-            agent_host_key=(self.host_disk.path / "private.pem").read_text(),
+            service_key=(self.host_disk.path / "worker.pem").read_text(),
+            service_public_keys=self._public_keys.read_text(),
         ) as arena:
             self.arena = arena
             self.start_api()

@@ -57,6 +57,41 @@ def test_every_pod_is_closed_and_bounded() -> None:
             ]
 
 
+# What each role may hold; docs/operations.md says the same.
+HELD = {
+    "api": {"MASTER_KEY", "TOKEN_PEPPER", "DATABASE_URL"},
+    "worker": {"MASTER_KEY", "SERVICE_KEY", "SERVICE_PUBLIC_KEYS", "DATABASE_URL"},
+    "migrate": {"DATABASE_URL", "DATABASE_API_PASSWORD", "DATABASE_WORKER_PASSWORD"},
+}
+
+
+def test_each_role_gets_the_secrets_that_it_uses_and_no_others() -> None:
+    given: dict[str, list[set[str]]] = {role: [] for role in HELD}
+    for pod in pods():
+        container = pod["containers"][0]
+        given[container["name"]].append({env["name"] for env in container["env"]})
+        # One Secret for each role, so that nothing else is mounted either.
+        [mounted] = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
+        assert mounted["secretName"] == f"pokerarena-{container['name']}"
+    services = yaml.safe_load((DEPLOY / "compose.yml").read_text())["services"]
+    for role, names in given.items():
+        names.append(set(services[role]["environment"]))
+        mounted_names = {
+            one if isinstance(one, str) else one["source"] for one in services[role]["secrets"]
+        }
+        assert len(mounted_names) == len(HELD[role]), role
+    for unit in UNITS:
+        text = unit.read_text()
+        given[unit.stem.removeprefix("pokerarena-")].append(
+            set(re.findall(r"^Environment=(POKERARENA_\w+)=", text, re.M))
+        )
+    for role, all_names in given.items():
+        for names in all_names:
+            files = {name for name in names if name.endswith("_FILE")}
+            held = {name.removeprefix(ENV_PREFIX).removesuffix("_FILE") for name in files}
+            assert held == HELD[role], role
+
+
 def test_a_pod_has_longer_to_end_than_the_program_takes() -> None:
     for pod in pods():
         if pod["containers"][0]["name"] == "worker":

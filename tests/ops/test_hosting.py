@@ -15,7 +15,8 @@ from pokerarena.ops.hosting import Hosting
 from pokerarena.ops.up import Arena
 from pokerarena.sandbox.confinement import refuse_secrets
 from pokerarena.sandbox.runtime import Runtime, RuntimeName
-from pokerarena.sandbox.service_tokens import parse_private_key, read_public_key
+from pokerarena.service_identity.keys import ServiceName
+from pokerarena.service_identity.rotation import read_key_set, read_private_key
 
 HERE = {
     RuntimeName.RUNC: Runtime(RuntimeName.RUNC, "/usr/sbin/runc"),
@@ -46,25 +47,35 @@ def test_one_that_nobody_wants_is_no_obstacle(tmp_path: Path) -> None:
     assert (hosting.possible, hosting.obstacle, hosting.settings()) == (False, None, {})
 
 
-def test_the_worker_gets_the_private_key_and_the_host_the_public_one(
+def test_worker_and_host_have_keys_of_their_own_and_know_each_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pokerarena.ops.hosting.SOCKET_PATH_MAX_BYTES", 4096)
     monkeypatch.setattr("pokerarena.ops.hosting.runtimes_here", lambda: HERE)
     arena = an_arena(tmp_path)
     settings = Hosting(arena, wanted=True).settings()
-    private = Path(settings["POKERARENA_AGENT_HOST_KEY_FILE"])
+    private = Path(settings["POKERARENA_SERVICE_KEY_FILE"])
     assert private.parent == arena.directory.secrets
     assert private.stat().st_mode & 0o077 == 0
-    key = parse_private_key(private.read_bytes())
     folder = arena.directory.path / "agent-host"
-    assert read_public_key(folder / "public.pem") == key.public_key()
+    assert (folder / "key.pem").stat().st_mode & 0o077 == 0
+    known = read_key_set(Path(settings["POKERARENA_SERVICE_PUBLIC_KEYS_FILE"]))
+    assert {key.kid: key.service for key in known.values()} == {
+        read_private_key(private).kid: ServiceName.WORKER,
+        read_private_key(folder / "key.pem").kid: ServiceName.AGENT_HOST,
+    }
     assert settings["POKERARENA_AGENT_HOSTS"] == f"local={folder / 'host.sock'}"
     # The next start keeps them: workers and hosts of before must still know each other.
     again = Hosting(arena, wanted=True).settings()
-    assert Path(again["POKERARENA_AGENT_HOST_KEY_FILE"]).read_bytes() == private.read_bytes()
-    with pytest.raises(Exception, match="POKERARENA_AGENT_HOST_KEY"):
-        refuse_secrets({"POKERARENA_AGENT_HOST_KEY_FILE": str(private)})
+    assert again == settings
+    assert [*read_key_set(folder / "service-keys.json")] == [*known]
+    # One that got lost means new ones for both.
+    private.unlink()
+    Hosting(arena, wanted=True)
+    assert read_private_key(private).kid in read_key_set(folder / "service-keys.json")
+    assert not set(known) & set(read_key_set(folder / "service-keys.json"))
+    with pytest.raises(Exception, match="POKERARENA_SERVICE_KEY"):
+        refuse_secrets({"POKERARENA_SERVICE_KEY_FILE": str(private)})
 
 
 def test_of_the_processes_only_the_worker_gets_the_key_of_the_agent_host(
@@ -74,11 +85,14 @@ def test_of_the_processes_only_the_worker_gets_the_key_of_the_agent_host(
     monkeypatch.setattr("pokerarena.ops.hosting.runtimes_here", lambda: HERE)
     monkeypatch.setattr("pokerarena.ops.up.EmbeddedPostgres.socket_dir", tmp_path)
     arena = Arena(DataDirectory.open(tmp_path / "data"), port=1, agent_host=True)
-    names = {"POKERARENA_AGENT_HOST_KEY_FILE", "POKERARENA_AGENT_HOSTS"}
+    names = {"POKERARENA_SERVICE_KEY_FILE", "POKERARENA_AGENT_HOSTS"}
     assert names <= arena.environment("worker").keys()
     # Also where it comes from whoever starts the arena.
-    monkeypatch.setenv("POKERARENA_AGENT_HOST_KEY_FILE", "/somewhere")
-    monkeypatch.setenv("POKERARENA_AGENT_HOST_KEY", "a key")
+    monkeypatch.setenv("POKERARENA_SERVICE_KEY_FILE", "/somewhere")
+    monkeypatch.setenv("POKERARENA_SERVICE_KEY", "a key")
     assert arena.environment("api")["POKERARENA_SANDBOX_RUNTIMES"] == "runc"
     for process in ("api", "backup"):
-        assert not [name for name in arena.environment(process) if "AGENT_HOST" in name], process
+        given = arena.environment(process)
+        assert not [name for name in given if "AGENT_HOST" in name or "SERVICE_KEY" in name], (
+            process
+        )

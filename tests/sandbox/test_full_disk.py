@@ -11,10 +11,11 @@ import pytest
 from pokerarena.errors import Unavailable
 from pokerarena.sandbox.archive import read_upload
 from pokerarena.sandbox.host_client import HostAddress, HostPool
-from pokerarena.sandbox.service_tokens import TokenMaker, write_key_pair
 from pokerarena.sandbox.store import AgentStore
+from pokerarena.service_identity.keys import ServiceName
+from pokerarena.service_identity.rotation import publish
 from tests.sandbox.conftest import upload
-from tests.sandbox.test_host import CALLER, Host, opened, tokens  # noqa: F401 - a fixture
+from tests.sandbox.test_host import CALLER, Host, opened, worker_identity
 from tests.volumes import Volume, small_volume
 
 pytestmark = pytest.mark.usefixtures("runc")
@@ -29,16 +30,13 @@ def volume(open_folder: Path) -> Iterator[Volume]:
 
 @pytest.fixture
 def keys(volume: Volume) -> Path:
-    write_key_pair(volume.path / "private.pem", volume.path / "public.pem")
+    for service, name in ((ServiceName.WORKER, "worker"), (ServiceName.AGENT_HOST, "host")):
+        publish(service, volume.path / f"{name}.pem", volume.path / "service-keys.json")
     return volume.path
 
 
 @pytest.fixture
-async def pool(
-    keys: Path,
-    root_tree: Path,
-    tokens: TokenMaker,  # noqa: F811
-) -> Any:
+async def pool(keys: Path, root_tree: Path) -> Any:
     host = Host(keys, root_tree, "one")
     host.wait_ready()
     packages: dict[str, bytes] = {}
@@ -46,7 +44,7 @@ async def pool(
     async def load(digest: str) -> bytes:
         return packages[digest]
 
-    made = HostPool([HostAddress(host.name, host.socket)], tokens, load)
+    made = HostPool([HostAddress(host.name, host.socket)], worker_identity(keys), load)
     made.packages = packages  # type: ignore[attr-defined]
     yield made
     made.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import ssl
 import subprocess
@@ -11,12 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import pokerarena
 import pokerarena_sdk
 from pokerarena.agents.player import Failure, FallbackReason
-from pokerarena.errors import ConfigurationError, Unauthenticated, Unavailable
+from pokerarena.errors import ConfigurationError, Unavailable
 from pokerarena.sandbox import cgroups, wire
 from pokerarena.sandbox.archive import pack, read_upload
 from pokerarena.sandbox.confinement import clean_environment, refuse_secrets
@@ -25,14 +25,16 @@ from pokerarena.sandbox.host_client import HostAddress, HostConnection, HostPool
 from pokerarena.sandbox.player import HostedPlayer
 from pokerarena.sandbox.remote_player import RemotePlayer
 from pokerarena.sandbox.runtime import RuntimeName
-from pokerarena.sandbox.service_tokens import (
-    TokenJudge,
-    TokenMaker,
-    read_private_key,
-    read_public_key,
-    write_key_pair,
-)
 from pokerarena.sandbox.tickets import collect, counter_path
+from pokerarena.service_identity.keys import (
+    ServiceName,
+    new_private_key,
+    parse_key_set,
+    parse_private_key,
+)
+from pokerarena.service_identity.rotation import publish, read_private_key, rotate
+from pokerarena.service_identity.tokens import ServiceIdentity
+from pokerarena.watched_file import Fixed, WatchedFile
 from tests.sandbox.conftest import TIGHT, Hosted, upload
 
 SOURCES = [Path(pokerarena.__file__).parents[1], Path(pokerarena_sdk.__file__).parents[1]]
@@ -49,7 +51,8 @@ class Host:
         self.socket = folder / f"{name}.sock"
         command = [
             sys.executable, "-m", "pokerarena.sandbox.host", "--name", name,
-            "--public-key", str(folder / "public.pem"), "--rootfs", str(root_tree.parent),
+            "--key", str(folder / "host.pem"), "--public-keys", str(folder / "service-keys.json"),
+            "--rootfs", str(root_tree.parent),
             "--store", str(folder / f"store-{name}"), "--base", str(folder / f"base-{name}"),
             *extra,
         ]  # fmt: skip
@@ -80,7 +83,8 @@ class Host:
 
 @pytest.fixture
 def keys(open_folder):
-    write_key_pair(open_folder / "private.pem", open_folder / "public.pem")
+    for service, name in ((ServiceName.WORKER, "worker"), (ServiceName.AGENT_HOST, "host")):
+        publish(service, open_folder / f"{name}.pem", open_folder / "service-keys.json")
     return open_folder
 
 
@@ -102,13 +106,23 @@ def start_host(keys, root_tree):
         assert not (base.exists() and list(base.iterdir()))
 
 
-@pytest.fixture
-def tokens(keys):
-    return TokenMaker(read_private_key(keys / "private.pem"), "worker-1", time.time)
+def worker_identity(keys, key=None):
+    return ServiceIdentity(
+        ServiceName.WORKER,
+        "worker-1",
+        key=Fixed(key) if key else WatchedFile(keys / "worker.pem", parse_private_key),
+        keys=WatchedFile(keys / "service-keys.json", parse_key_set),
+        believes={ServiceName.AGENT_HOST},
+    )
 
 
 @pytest.fixture
-async def pool_for(tokens):
+def identity(keys):
+    return worker_identity(keys)
+
+
+@pytest.fixture
+async def pool_for(identity):
     packages = {}
     loads = []
     pools = []
@@ -118,7 +132,7 @@ async def pool_for(tokens):
         return packages[digest]
 
     def make(*hosts):
-        pool = HostPool([HostAddress(host.name, host.socket) for host in hosts], tokens, load)
+        pool = HostPool([HostAddress(host.name, host.socket) for host in hosts], identity, load)
         pools.append(pool)
         pool.host_folder = hosts[0].folder
         pool.packages, pool.loads = packages, loads
@@ -375,41 +389,13 @@ async def test_a_ticket_is_good_once_and_only_where_it_was_offered(start_host, p
 # Who may connect.
 
 
-def fresh(maker, **changes):
-    return maker.make(changes.pop("audience", "one"), **changes)
-
-
-def test_a_token_is_for_one_audience_and_a_short_time(keys, tokens):
-    now = [time.time()]
-    judge = TokenJudge(read_public_key(keys / "public.pem"), "one", lambda: now[0])
-    assert judge.judge(fresh(tokens)).subject == "worker-1"
-    stranger = TokenMaker(Ed25519PrivateKey.generate(), "worker-1", time.time)
-    good = fresh(tokens)
-    header, claims, signature = good.split(".")
-    for bad in (
-        fresh(tokens, audience="two"),
-        fresh(stranger),
-        fresh(tokens, lifetime_s=3600),
-        f"{header}.{claims}.{signature[:-4]}AAAA",
-        f"{header}.{claims}.",
-        f"eyJhbGciOiJub25lIn0.{claims}.",
-        f"{good}=",
-        "",
-        "a.b.c",
-        "x" * 5_000,
-    ):
-        with pytest.raises(Unauthenticated):
-            judge.judge(bad)
-    now[0] += 75
-    with pytest.raises(Unauthenticated, match="not valid at this time"):
-        judge.judge(good)
-
-
 async def test_without_a_valid_token_nothing_is_done(start_host, keys):
     host = start_host()
-    stranger = TokenMaker(Ed25519PrivateKey.generate(), "worker-1", time.time)
-    with pytest.raises(Unavailable):
-        await HostConnection(HostAddress("one", host.socket), stranger, no_package).connect()
+    # A key that nobody published, and one that was, for another service than a worker.
+    for key in (new_private_key(), read_private_key(keys / "host.pem")):
+        stranger = worker_identity(keys, key)
+        with pytest.raises(Unavailable):
+            await HostConnection(HostAddress("one", host.socket), stranger, no_package).connect()
     # Frames before the token end the connection.
     reader, writer = await asyncio.open_unix_connection(str(host.socket))
     frame = wire._encode(wire.OpenPlayer(1, 1, "0" * 64, {}, None))
@@ -425,6 +411,70 @@ async def test_without_a_valid_token_nothing_is_done(start_host, keys):
     writer.close()
 
 
+async def test_a_worker_talks_to_nobody_but_the_host_that_it_means(start_host, keys):
+    """Who took a host's place has the set of public keys at most, or another host's key."""
+    publish(ServiceName.AGENT_HOST, keys / "unknown.pem", keys / "elsewhere.json")
+    pretender = start_host("pretender", "--key", str(keys / "unknown.pem"))
+    for name in ("pretender", "one"):
+        address = HostAddress(name, pretender.socket)
+        with pytest.raises(Unavailable):
+            await HostConnection(address, worker_identity(keys)).connect()
+
+
+async def test_keys_are_rotated_while_workers_come_and_go(start_host, keys, pool_for):
+    host = start_host()
+    agent = await opened(pool_for(host), CALLER)
+    address = HostAddress("one", host.socket)
+    over = asyncio.Event()
+    connected = 0
+
+    async def come_and_go():
+        nonlocal connected
+        mine = worker_identity(keys)
+        while not over.is_set():
+            connection = HostConnection(address, mine)
+            await connection.connect()
+            connection.close()
+            connected += 1
+            await asyncio.sleep(0.01)
+
+    visitors = [asyncio.create_task(come_and_go()) for _ in range(4)]
+    rotations = [
+        asyncio.to_thread(
+            rotate,
+            service,
+            keys / f"{name}.pem",
+            keys / "service-keys.json",
+            noticed_after_s=1.5,
+            lapses_after_s=0.5,
+        )
+        for service, name in ((ServiceName.WORKER, "worker"), (ServiceName.AGENT_HOST, "host"))
+    ]
+    old = read_private_key(keys / "worker.pem")
+    try:
+        await asyncio.gather(*rotations)
+    finally:
+        over.set()
+        # A connection that was refused raises here.
+        await asyncio.gather(*visitors)
+    assert connected > 50
+    assert (await agent.ask()).action == "call"
+    # Retired means refused, within the second in which the host looks at the file again.
+    robbed = worker_identity(keys, old)
+    async with asyncio.timeout(30):
+        while True:
+            connection = HostConnection(address, robbed)
+            try:
+                await connection.connect()
+            except Unavailable as error:
+                assert "not known here" in error.message
+                break
+            connection.close()
+            await asyncio.sleep(0.1)
+    await agent.player.close()
+    await asyncio.sleep(0.1)
+
+
 async def test_a_package_that_is_not_the_one_named_is_refused(start_host, pool_for):
     pool = pool_for(start_host())
     player = remote(pool, CALLER)
@@ -434,7 +484,7 @@ async def test_a_package_that_is_not_the_one_named_is_refused(start_host, pool_f
         await player.open()
 
 
-async def test_over_tls_it_works_the_same(start_host, keys, tokens, tmp_path):
+async def test_over_tls_it_works_the_same(start_host, keys, identity, tmp_path):
     certificate, private = tmp_path / "cert.pem", tmp_path / "key.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
@@ -453,7 +503,7 @@ async def test_over_tls_it_works_the_same(start_host, keys, tokens, tmp_path):
     async def load(_):
         return pack(package)
 
-    pool = HostPool([HostAddress("one", None, address, int(port), context)], tokens, load)
+    pool = HostPool([HostAddress("one", None, address, int(port), context)], identity, load)
     player = pool.book(1, TIGHT).player(package.digest, package.manifest)
     assert isinstance(player, RemotePlayer)
     await player.open()
@@ -464,7 +514,7 @@ async def test_over_tls_it_works_the_same(start_host, keys, tokens, tmp_path):
     # A client that does not know the certificate refuses to talk.
     strict = HostAddress("one", None, address, int(port), ssl.create_default_context())
     with pytest.raises(Unavailable):
-        await HostConnection(strict, tokens, no_package).connect()
+        await HostConnection(strict, identity, no_package).connect()
     await asyncio.sleep(0.1)
 
 
@@ -512,10 +562,13 @@ def test_the_process_itself_refuses(keys, root_tree):
     assert "postgresql" not in errors
 
 
-def test_a_private_key_is_refused_where_a_public_one_belongs(keys):
-    with pytest.raises(ConfigurationError, match="holds no other"):
-        read_public_key(keys / "private.pem")
-    assert (keys / "private.pem").stat().st_mode & 0o077 == 0
+def test_of_keys_it_takes_its_own_and_a_set_of_public_ones(keys, root_tree):
+    shutil.copy(keys / "host.pem", keys / "service-keys.json")
+    host = Host(keys, root_tree, "one")
+    _, errors = host.process.communicate(timeout=20)
+    assert host.process.returncode == 1
+    assert "no set of public keys" in errors
+    assert (keys / "host.pem").stat().st_mode & 0o077 == 0
 
 
 async def test_a_running_host_has_no_secret_no_network_and_no_sight_of_hidden_folders(

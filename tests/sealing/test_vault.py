@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from pokerarena.errors import ConfigurationError, Unavailable
 from pokerarena.sealing import Sealer, open_sealer, vault
 from pokerarena.settings import Settings, load_settings
+from pokerarena.watched_file import Fixed
 from tests.sealing.transit import TOKEN, Transit, transit_server
 
 OWNER = b"o" * 16
@@ -59,6 +61,29 @@ async def test_a_key_that_was_rotated_in_vault_still_opens_until_its_version_is_
     transit.min_decryption_version = 2
     with pytest.raises(ConfigurationError, match="still allowed to decrypt"):
         await sealer(transit).open(sealed, purpose="p", owner=OWNER)
+
+
+async def test_a_token_that_is_replaced_in_its_file_is_used_without_a_restart(
+    transit: Transit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    file.chmod(0o600)
+    monkeypatch.setenv("POKERARENA_VAULT_TOKEN_FILE", str(file))
+    overrides = settings(transit).model_dump(include={"database_url", "key_provider"})
+    running = open_sealer(load_settings(vault_address=transit.url, **overrides))
+    sealed = await running.seal(b"seed", purpose="p", owner=OWNER)
+    transit.token = "hvs.the-next-one"
+    # The old one has ended, and the file has not been looked at since: it is, before giving up.
+    file.write_text("hvs.the-next-one\n")
+    prefix = await running.current_prefix()
+    assert sealed.startswith(prefix)
+    # Neither is to be read in what it says where none is any good.
+    file.write_text("hvs.a-third")
+    transit.token = "hvs.a-fourth"
+    with pytest.raises(ConfigurationError, match="may the token use it") as refused:
+        await running.current_prefix()
+    assert "hvs" not in refused.value.message
 
 
 async def test_a_vault_that_is_away_for_a_moment_is_asked_again(transit: Transit) -> None:
@@ -119,6 +144,6 @@ async def test_a_value_of_another_provider_names_the_key_that_it_needs(transit: 
 def test_the_token_is_demanded_at_the_start_and_never_shown(transit: Transit) -> None:
     with pytest.raises(ConfigurationError, match="POKERARENA_VAULT_TOKEN is not set"):
         sealer(transit, vault_token="")
-    address = vault.VaultAddress(transit.url, "transit", "pokerarena", TOKEN, None, 1.0)
+    address = vault.VaultAddress(transit.url, "transit", "pokerarena", Fixed(TOKEN), None, 1.0)
     assert TOKEN not in repr(address)
     assert TOKEN not in repr(settings(transit))

@@ -31,6 +31,7 @@ class Transit:
         self.failures: list[int] = []
         self.raw_answer: bytes | None = None
         self.url = ""
+        self.token = TOKEN
 
     def rotate(self) -> None:
         self.versions[len(self.versions) + 1] = os.urandom(32)
@@ -39,7 +40,7 @@ class Transit:
         self.requests.append(path)
         if self.failures:
             return self.failures.pop(0), {"errors": ["Vault is sealed"]}
-        if token != TOKEN:
+        if token != self.token:
             return 403, {"errors": ["permission denied"]}
         latest = len(self.versions)
         match path:

@@ -15,10 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from pokerarena.agents import registry
 from pokerarena.agents.models import Agent, AgentPackage, AgentVersion, CheckStatus, VersionKind
-from pokerarena.auth import accounts
+from pokerarena.auth import accounts, audit
+from pokerarena.auth.audit import Event
 from pokerarena.auth.permissions import Principal
 from pokerarena.errors import Conflict, Invalid, QuotaExceeded
-from pokerarena.ids import new_id
+from pokerarena.ids import IdKind, id_text, new_id
 from pokerarena.jobs import enqueue_check
 from pokerarena.sandbox.archive import Package, pack
 from pokerarena.settings import Settings
@@ -77,6 +78,14 @@ async def add_version(
     session.add(version)
     await session.flush()
     await enqueue_check(session, version.id)
+    audit.record(
+        session,
+        Event.VERSION_UPLOADED,
+        subject=id_text(IdKind.VERSION, version.id),
+        agent=id_text(IdKind.AGENT, agent.id),
+        package_sha256=package.digest,
+        size_bytes=len(packed),
+    )
     await session.refresh(version)
     return version
 

@@ -7,7 +7,6 @@ several, so that nothing is served undeclared.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,12 +20,10 @@ from pokerarena.api.problems import route_template
 from pokerarena.auth import audit
 from pokerarena.auth.permissions import RULES, Permission, Principal, Who, authorize
 from pokerarena.errors import Unauthenticated
-from pokerarena.ids import IdKind, id_text
+from pokerarena.ids import IdKind, id_text, is_id_text
 from pokerarena.telemetry import bind_contextvars
 
 _LOGGED_PATH_PARAMETERS = ("agent_id", "table_id", "run_id", "hand_id")
-# Anything else in the place of an id may be a secret that was put there by mistake.
-_ID_TEXT = re.compile(r"[a-z]{1,10}_[0-9a-f]{32}")
 
 
 class Requirement:
@@ -42,7 +39,8 @@ class Requirement:
             **{
                 name: request.path_params[name]
                 for name in _LOGGED_PATH_PARAMETERS
-                if _ID_TEXT.fullmatch(request.path_params.get(name, ""))
+                # Anything else in the place of an id may be a secret, put there by mistake.
+                if is_id_text(request.path_params.get(name, ""))
             }
         )
         path = route_template(request.scope)

@@ -25,6 +25,7 @@ from pokerarena.api.bodies import BodyRefused
 from pokerarena.api.context import Parts
 from pokerarena.auth import audit
 from pokerarena.errors import ArenaError, ConfigurationError, ErrorKind
+from pokerarena.ids import is_id_text
 from pokerarena.outage import Outage, outage
 from pokerarena.telemetry import get_logger
 
@@ -152,6 +153,9 @@ async def _note_refusal(request: Request, error: ArenaError) -> None:
         audit.actor(),
         address=client_address(request, parts.settings),
         route=f"{request.method} {route_template(request.scope)}",
+        subject=next(
+            (text for text in request.path_params.values() if is_id_text(str(text))), None
+        ),
     )
 
 

@@ -75,11 +75,15 @@ class Event(StrEnum):
     VIEWER_LINK_REVOKED = "viewer_link.revoked"
     MASTER_KEY_ROTATED = "master_key.rotated"
     SIGNING_KEY_ROTATED = "signing_key.rotated"
+    SERVICE_KEY_CHANGED = "service_key.changed"  # pragma: allowlist secret
     PERMISSION_REFUSED = "permission.refused"
+    # Not there, or not to be known of by whoever asked: told apart neither to them nor here.
+    ACCESS_NOT_FOUND = "access.not_found"
     TABLE_EXPOSURE_CHANGED = "table.exposure_changed"
     AGENT_EXPOSURE_CHANGED = "agent.exposure_changed"
     VERSION_SUSPENDED = "version.suspended"
     VERSION_REINSTATED = "version.reinstated"
+    VERSION_UPLOADED = "version.uploaded"
     SEAT_TAKEN = "seat.taken"
     SEAT_LEFT = "seat.left"
     PRIVATE_RUN_READ = "private_run.read"

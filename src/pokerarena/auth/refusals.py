@@ -1,8 +1,10 @@
 """Refusals, recorded within bounds: the first ones of each kind, and how many more there were.
 
 Whoever is refused writes to the audit chain by it; without a bound that would be a way to fill the
-database. A refused request was rolled back, so each record has a transaction of its own. This
-module must never turn a refusal into another answer.
+database. Asking for what is not there has a bound of its own, far narrower, so that a scan over ids
+neither floods the chain nor takes the place of other refusals. A refused request was rolled back, so
+each record has a transaction of its own. This module must never turn a refusal into another answer,
+nor do more for a thing that is hidden than for one that is not there: the time would tell.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ WINDOW_S: Final = 60.0
 KINDS_REMEMBERED_MAX: Final = 10_000
 # However many callers there are.
 RECORDS_PER_WINDOW_MAX: Final = 600
+# Of things that were asked for and not shown: one a caller, with how many more there were.
+NOT_FOUND_EACH_MAX: Final = 1
+NOT_FOUND_PER_WINDOW_MAX: Final = 60
 # Recorded where they are decided, with what is known there.
 RECORDED_ELSEWHERE: Final = frozenset({"login_failed", "second_factor_wrong"})
 # Of somebody whom a provider sent, whatever kind of error it is.
@@ -94,16 +99,24 @@ class Refusals:
     def __init__(self, database: Database, each_max: int) -> None:
         self._database = database
         self._sampler = Sampler(each_max)
+        self._scans = Sampler(NOT_FOUND_EACH_MAX, all_max=NOT_FOUND_PER_WINDOW_MAX)
 
     async def note(
-        self, error: ArenaError, principal: Principal, *, address: str, route: str
+        self,
+        error: ArenaError,
+        principal: Principal,
+        *,
+        address: str,
+        route: str,
+        subject: str | None,
     ) -> None:
         """Record a refusal, where it is one and its kind was not recorded often just now."""
-        event = _event_of(error)
+        event = _event_of(error, principal)
         if event is None:
             return
-        who: Hashable = principal.user_id or address
-        suppressed = self._sampler.take((event, who))
+        who: Hashable = principal.user_id or principal.token_id or address
+        sampler = self._scans if event is Event.ACCESS_NOT_FOUND else self._sampler
+        suppressed = sampler.take((event, who))
         if suppressed is None:
             return
         try:
@@ -112,6 +125,7 @@ class Refusals:
                     session,
                     event,
                     principal=principal,
+                    subject=subject,
                     code=error.code,
                     route=route,
                     address=address,
@@ -121,7 +135,11 @@ class Refusals:
             log.error("audit_failed", event_name=event.value, why=type(failure).__name__)
 
 
-def _event_of(error: ArenaError) -> Event | None:
+def _event_of(error: ArenaError, principal: Principal) -> Event | None:
+    if error.kind is ErrorKind.NOT_FOUND:
+        # Of somebody who is nobody in particular it says nothing about anybody.
+        known = principal.user_id is not None or principal.seat is not None
+        return Event.ACCESS_NOT_FOUND if known else None
     if error.code in RECORDED_ELSEWHERE or error.code == NO_CREDENTIALS:
         return None
     if error.code in OF_IDENTITIES:

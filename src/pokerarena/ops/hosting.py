@@ -1,6 +1,7 @@
 """The agent-host of an arena on one machine: whether there can be one, its keys, its place.
 
-Owns: what it is given, which is a public key and folders of its own, and what the worker is told.
+Owns: what it is given, which is its own key, the public keys and folders of its own, and what the
+worker is told.
 Must never: give it a setting, a secret, or the sight of the database's folder; or stop the arena for
 want of it: everything but hosted agents works without.
 """
@@ -19,7 +20,8 @@ from pokerarena.sandbox import cgroups, rootfs
 from pokerarena.sandbox.confinement import clean_environment
 from pokerarena.sandbox.local import DEFAULT_ROOTFS
 from pokerarena.sandbox.runtime import Runtime, RuntimeName, find_runtime, runtimes_here
-from pokerarena.sandbox.service_tokens import write_key_pair
+from pokerarena.service_identity.keys import ServiceName
+from pokerarena.service_identity.rotation import publish
 
 if TYPE_CHECKING:
     from pokerarena.ops.up import Arena
@@ -41,17 +43,15 @@ class Hosting:
         self._wanted = wanted
         self._folder = arena.directory.path / "agent-host"
         self._socket = self._folder / "host.sock"
-        self._private = arena.directory.secrets / "agent-host-private.pem"
-        self._public = self._folder / "public.pem"
+        self._worker_key = arena.directory.secrets / "worker-key.pem"
+        self._host_key = self._folder / "key.pem"
+        self._public_keys = self._folder / "service-keys.json"
         self._child: Child | None = None
         self.runtimes: list[str] = []
         self.obstacle = self._obstacle() if wanted else None
         if self.possible:
             self._folder.mkdir(mode=0o711, exist_ok=True)
-            if not (self._private.exists() and self._public.exists()):
-                self._private.unlink(missing_ok=True)
-                self._public.unlink(missing_ok=True)
-                write_key_pair(self._private, self._public)
+            self._make_keys()
 
     @property
     def possible(self) -> bool:
@@ -68,7 +68,8 @@ class Hosting:
             return {}
         return {
             "POKERARENA_AGENT_HOSTS": f"{NAME}={self._socket}",
-            "POKERARENA_AGENT_HOST_KEY_FILE": str(self._private),
+            "POKERARENA_SERVICE_KEY_FILE": str(self._worker_key),
+            "POKERARENA_SERVICE_PUBLIC_KEYS_FILE": str(self._public_keys),
         }
 
     def start(self) -> None:
@@ -79,7 +80,8 @@ class Hosting:
             "agent-host",
             [
                 *(sys.executable, "-m", "pokerarena.ops.cli", "agent-host", "--name", NAME),
-                *("--public-key", str(self._public), "--socket", str(self._socket)),
+                *("--key", str(self._host_key), "--public-keys", str(self._public_keys)),
+                *("--socket", str(self._socket)),
                 *("--rootfs", str(self._rootfs()), "--build-rootfs"),
                 *("--store", str(self._folder / "packages")),
                 *(f"--runtime={name}" for name in self.runtimes),
@@ -106,6 +108,16 @@ class Hosting:
         child, self._child = self._child, None
         if child is not None:
             child.stop(self._arena.hurry)
+
+    def _make_keys(self) -> None:
+        """A key each, and the set of both: all of them anew where one is missing."""
+        files = (self._worker_key, self._host_key, self._public_keys)
+        if all(file.exists() for file in files):
+            return
+        for file in files:
+            file.unlink(missing_ok=True)
+        publish(ServiceName.WORKER, self._worker_key, self._public_keys)
+        publish(ServiceName.AGENT_HOST, self._host_key, self._public_keys)
 
     def _obstacle(self) -> str | None:
         asked = os.environ.get(RUNTIMES_SETTING)

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from pokerarena.ops.demo import Demo
 
 # Made with the agent-host, and not in the data directory where there is none.
-HOST_KEY: Final = "agent_host_key"
+SERVICE_KEY: Final = "service_key"  # pragma: allowlist secret
 # Who may put backups into object storage; from the caller's environment.
 STORAGE_KEYS: Final = ("backup_s3_access_key_id", "backup_s3_secret_access_key")
 # What each process that serves uses, and no more.
 SECRETS_OF: Final = {
     "api": ("master_key", "token_pepper"),
-    "worker": ("master_key", HOST_KEY),
+    "worker": ("master_key", SERVICE_KEY),
     "backup": ("backup_key", *STORAGE_KEYS),
 }
 DATABASE_USERS: Final = {
@@ -85,7 +85,7 @@ class Arena:
         mine = SECRETS_OF[process]
         withheld = {
             f"POKERARENA_{name.upper()}{suffix}"
-            for name in {*SECRET_NAMES, *STORAGE_KEYS, HOST_KEY} - {*mine}
+            for name in {*SECRET_NAMES, *STORAGE_KEYS, SERVICE_KEY} - {*mine}
             for suffix in ("", "_FILE")
         }
         return {

@@ -33,9 +33,11 @@ from pokerarena.sandbox.booking import Booking
 from pokerarena.sandbox.host_client import HostAddress, HostPool
 from pokerarena.sandbox.player import HostedPlayer
 from pokerarena.sandbox.remote_player import RemotePlayer
-from pokerarena.sandbox.service_tokens import TokenMaker, parse_private_key
+from pokerarena.service_identity.keys import ServiceName, parse_key_set, parse_private_key
+from pokerarena.service_identity.tokens import ServiceIdentity
 from pokerarena.settings import ENV_PREFIX, Settings
 from pokerarena.telemetry import get_logger
+from pokerarena.watched_file import source_of
 from pokerarena_sdk import manifest as manifests
 
 log = get_logger("runs.hosted")
@@ -49,13 +51,7 @@ def host_pool(settings: Settings, database: Database, subject: str) -> HostPool 
     """The agent-hosts that the settings name; None without any. Raises `ConfigurationError`."""
     if not settings.agent_hosts:
         return None
-    pem = settings.agent_host_key.get_secret_value()
-    if not pem:
-        raise ConfigurationError(
-            f"{ENV_PREFIX}AGENT_HOSTS is set, so {ENV_PREFIX}AGENT_HOST_KEY_FILE must name the key "
-            "with which this worker signs its tokens"
-        )
-    tokens = TokenMaker(parse_private_key(pem.encode()), subject, time.time)
+    identity = _identity(settings, subject)
 
     async def load(digest: str) -> bytes:
         async with database.session() as session:
@@ -65,7 +61,26 @@ def host_pool(settings: Settings, database: Database, subject: str) -> HostPool 
         return packed
 
     addresses = [_address(text, settings) for text in settings.agent_hosts]
-    return HostPool(addresses, tokens, load)
+    return HostPool(addresses, identity, load)
+
+
+def _identity(settings: Settings, subject: str) -> ServiceIdentity:
+    """This process as a worker; its files are read again when they change."""
+    pem = settings.service_key.get_secret_value()
+    if not (pem and settings.service_public_keys):
+        raise ConfigurationError(
+            f"{ENV_PREFIX}AGENT_HOSTS is set, so {ENV_PREFIX}SERVICE_KEY_FILE must name this "
+            f"worker's key and {ENV_PREFIX}SERVICE_PUBLIC_KEYS_FILE the public keys of all services"
+        )
+    return ServiceIdentity(
+        ServiceName.WORKER,
+        subject,
+        key=source_of(settings.file_of("service_key"), pem, parse_private_key),
+        keys=source_of(
+            settings.file_of("service_public_keys"), settings.service_public_keys, parse_key_set
+        ),
+        believes={ServiceName.AGENT_HOST},
+    )
 
 
 def _address(text: str, settings: Settings) -> HostAddress:

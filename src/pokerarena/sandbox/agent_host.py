@@ -16,9 +16,9 @@ from pokerarena.sandbox.home import SandboxHome
 from pokerarena.sandbox.host_connection import Connection
 from pokerarena.sandbox.limits import MIB, SandboxLimits
 from pokerarena.sandbox.room import Room
-from pokerarena.sandbox.service_tokens import TokenJudge
 from pokerarena.sandbox.store import AgentStore
 from pokerarena.sandbox.tickets import TicketCounter
+from pokerarena.service_identity.tokens import ServiceIdentity
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,12 @@ class AgentHost:
         settings: HostSettings,
         homes: Iterable[SandboxHome],
         store: AgentStore,
-        judge: TokenJudge,
+        identity: ServiceIdentity,
     ) -> None:
         self.settings = settings
         self.homes = {home.runtime.name.value: home for home in homes}
         self.store = store
-        self.judge = judge
+        self.identity = identity
         self.room = Room(
             agents_max=settings.players_max,
             memory_bytes=settings.memory_bytes,

@@ -1,9 +1,9 @@
 """agent-host: the process that runs hosted agents for workers, apart from the control plane.
 
 Owns the server side: who may connect, how many agents fit, and their players. It holds no database
-address and no key but a public one, and refuses to start where it finds more.
+address and no secret but the key that says who it is, and refuses to start where it finds more.
 
-    python -m pokerarena.sandbox.host --socket PATH --name NAME --public-key FILE …
+    python -m pokerarena.sandbox.host --socket PATH --name NAME --key FILE --public-keys FILE …
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import signal
 import ssl
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -26,9 +25,11 @@ from pokerarena.sandbox.confinement import cut_off, refuse_secrets
 from pokerarena.sandbox.home import DEFAULT_BASE, SandboxHome
 from pokerarena.sandbox.limits import MIB
 from pokerarena.sandbox.runtime import RuntimeName, find_runtime
-from pokerarena.sandbox.service_tokens import TokenJudge, read_public_key
 from pokerarena.sandbox.store import AgentStore
 from pokerarena.sandbox.tickets import TicketCounter, counter_path
+from pokerarena.service_identity.keys import ServiceName, parse_key_set, parse_private_key
+from pokerarena.service_identity.tokens import ServiceIdentity
+from pokerarena.watched_file import WatchedFile
 
 
 async def serve(
@@ -74,7 +75,10 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     parser = _Parser(prog="pokerarena agent-host", description="Run hosted agents.")
     parser.add_argument("--name", required=True, help="the audience of its tokens")
-    parser.add_argument("--public-key", type=Path, required=True)
+    parser.add_argument("--key", type=Path, required=True, help="its own private key, in PEM")
+    parser.add_argument(
+        "--public-keys", type=Path, required=True, help="the public keys of all services"
+    )
     parser.add_argument("--rootfs", type=Path, required=True)
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--base", type=Path, default=DEFAULT_BASE)
@@ -100,7 +104,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     refuse_secrets(os.environ)
-    judge = TokenJudge(read_public_key(options.public_key), options.name, time.time)
+    identity = ServiceIdentity(
+        ServiceName.AGENT_HOST,
+        options.name,
+        key=WatchedFile(options.key, parse_private_key, private=True),
+        keys=WatchedFile(options.public_keys, parse_key_set),
+        believes={ServiceName.WORKER},
+    )
     wanted = dict.fromkeys(options.runtime or [RuntimeName.RUNC])
     runtimes = [find_runtime(name) for name in wanted]
     if wrong := rootfs.check_record(options.rootfs):
@@ -126,7 +136,7 @@ def _run(options: argparse.Namespace) -> None:
     async def run() -> None:
         tree = options.rootfs / rootfs.ROOT
         homes = [SandboxHome(runtime, tree, options.base) for runtime in runtimes]
-        host = AgentHost(settings, homes, AgentStore(options.store), judge)
+        host = AgentHost(settings, homes, AgentStore(options.store), identity)
         await serve(
             host,
             socket_path=options.socket,

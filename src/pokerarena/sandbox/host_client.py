@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from pokerarena.errors import Unavailable
+from pokerarena.errors import Unauthenticated, Unavailable
 from pokerarena.sandbox import wire
 from pokerarena.sandbox.booking import Booking, Request
 from pokerarena.sandbox.leasing import LeasedSandbox
@@ -24,8 +24,9 @@ from pokerarena.sandbox.limits import SandboxLimits
 from pokerarena.sandbox.process import Ended
 from pokerarena.sandbox.remote_player import HostGone, RemotePlayer, reason_of
 from pokerarena.sandbox.runtime import RuntimeName
-from pokerarena.sandbox.service_tokens import LIFETIME_S, TokenMaker
 from pokerarena.sandbox.tickets import collect, counter_path
+from pokerarena.service_identity.keys import ServiceName
+from pokerarena.service_identity.tokens import LIFETIME_S, ServiceIdentity
 
 log = structlog.get_logger(__name__)
 _CONNECT_TIMEOUT_S: Final = 3.0
@@ -57,10 +58,12 @@ class Lodger(Protocol):
 class HostConnection:
     """One connection to one agent-host."""
 
-    def __init__(self, address: HostAddress, tokens: TokenMaker, load: PackageLoader) -> None:
+    def __init__(
+        self, address: HostAddress, identity: ServiceIdentity, load: PackageLoader
+    ) -> None:
         self.address = address
         self._load = load
-        self._tokens = tokens
+        self._identity = identity
         self._loop = asyncio.get_running_loop()
         self._wire = wire.Wire(wire.decode_from_host, self._on_frame, self._on_lost)
         self._wire.max_frame_bytes = wire.MAX_FRAME_BYTES
@@ -70,11 +73,12 @@ class HostConnection:
         self._requests: dict[int, Request] = {}
         self._numbers = itertools.count(1)
         self._renewal: asyncio.TimerHandle | None = None
+        self._first_token_id = ""
         self.alive = False
         self.room = 0
 
     async def connect(self) -> None:
-        """Connect and show a token. Raises `Unavailable`."""
+        """Connect, show a token, and see one of the host's. Raises `Unavailable`."""
         address = self.address
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
@@ -86,9 +90,9 @@ class HostConnection:
                     await self._loop.create_connection(
                         lambda: self._wire, address.host, address.port, ssl=address.tls
                     )
-                self._say_hello()
+                self._first_token_id = self._say_hello()
                 self.room = (await self._welcome).room
-        except (OSError, TimeoutError, HostGone, ssl.SSLError) as error:
+        except (OSError, TimeoutError, HostGone, ssl.SSLError, Unauthenticated) as error:
             self._wire.break_off()
             raise Unavailable(
                 "agent_host_unreachable", f"The agent-host {address.name} is not there: {error}."
@@ -191,10 +195,26 @@ class HostConnection:
         self.send(frame)
         return await answer
 
-    def _say_hello(self) -> None:
-        self._wire.send(wire.Hello(wire.WIRE_VERSION, self._tokens.make(self.address.name)))
+    def _say_hello(self) -> str:
+        token = self._identity.token_for(ServiceName.AGENT_HOST, self.address.name)
+        self._wire.send(wire.Hello(wire.WIRE_VERSION, token.text))
         # Well before it lapses, so that a slow clock or a slow loop loses no connection.
         self._renewal = self._loop.call_later(LIFETIME_S / 2, self._say_hello)
+        return token.token_id
+
+    def _on_welcome(self, frame: wire.Welcome) -> None:
+        if self._welcome.done():
+            return
+        try:
+            # Whoever sits at that address gets no package before it has shown who it is.
+            grant = self._identity.judge(frame.token, answers=self._first_token_id)
+            if grant.subject != self.address.name:
+                raise HostGone(f"who answers is the agent-host {grant.subject[:60]!r}")
+        except (Unauthenticated, HostGone) as error:
+            self._welcome.set_exception(error)
+        else:
+            self.room = frame.room
+            self._welcome.set_result(frame)
 
     def _on_frame(self, frame: wire.FromHost) -> None:  # noqa: C901 - one branch a kind of frame
         if isinstance(frame, wire.Welcome | wire.Booked | wire.Queued | wire.NotBooked):
@@ -225,9 +245,7 @@ class HostConnection:
 
     def _on_room(self, frame: wire.Welcome | wire.Booked | wire.Queued | wire.NotBooked) -> None:
         if isinstance(frame, wire.Welcome):
-            self.room = frame.room
-            if not self._welcome.done():
-                self._welcome.set_result(frame)
+            self._on_welcome(frame)
             return
         request = self._requests.get(frame.booking)
         if isinstance(frame, wire.Booked):
@@ -284,10 +302,10 @@ class HostPool:
     """The agent-hosts that a worker may use."""
 
     def __init__(
-        self, addresses: list[HostAddress], tokens: TokenMaker, load: PackageLoader
+        self, addresses: list[HostAddress], identity: ServiceIdentity, load: PackageLoader
     ) -> None:
         self._addresses = addresses
-        self._tokens = tokens
+        self._identity = identity
         self._load = load
         self._connections: dict[str, HostConnection] = {}
         self._dead_until_s: dict[str, float] = {}
@@ -331,7 +349,7 @@ class HostPool:
                     continue
                 if now_s < self._dead_until_s.get(address.name, 0.0):
                     continue
-                connection = HostConnection(address, self._tokens, self._load)
+                connection = HostConnection(address, self._identity, self._load)
                 try:
                     await connection.connect()
                 except Unavailable as error:

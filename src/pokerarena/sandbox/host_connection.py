@@ -1,7 +1,7 @@
 """An agent-host's connections: what a worker may ask for once it has shown a token.
 
 Owns a connection's bookings, players and leases, and that all of it goes when the worker goes. It
-holds no secret: tokens are judged with a public key.
+judges workers by their public keys; the one private key here says who this host is.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pokerarena.sandbox.player import HostedPlayer
 from pokerarena.sandbox.process import SandboxLauncher, SandboxProcess
 from pokerarena.sandbox.runtime import StartFailed
 from pokerarena.sandbox.store import StoredAgent
+from pokerarena.service_identity.keys import ServiceName
 
 if TYPE_CHECKING:
     from pokerarena.sandbox.agent_host import AgentHost
@@ -104,7 +105,7 @@ class Connection:
         try:
             if frame.version != wire.WIRE_VERSION:
                 raise Invalid("wire_version", "Worker and agent-host are of different releases.")
-            grant = self._host.judge.judge(frame.token)
+            grant = self._host.identity.judge(frame.token)
             if len(self._host.connections) > self._host.settings.connections_max:
                 raise QuotaExceeded("too_many_connections", "Too many connections.")
         except ArenaError as error:
@@ -119,9 +120,11 @@ class Connection:
         if not self._welcome:
             self._welcome = True
             self.wire.max_frame_bytes = wire.MAX_FRAME_BYTES
-            self.wire.send(
-                wire.Welcome(self._host.room.left, self._host.settings.name, list(self._host.homes))
+            settings, homes = self._host.settings, list(self._host.homes)
+            mine = self._host.identity.token_for(
+                ServiceName.WORKER, grant.subject, answers=grant.token_id
             )
+            self.wire.send(wire.Welcome(self._host.room.left, settings.name, homes, mine.text))
 
     # Room.
 

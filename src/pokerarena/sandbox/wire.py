@@ -113,9 +113,12 @@ class Unbook(Frame, tag=11, frozen=True):
 
 
 class Welcome(Frame, tag=16, frozen=True):
+    """The answer to the first `Hello`, with the host's own token, which answers the worker's."""
+
     room: int
     name: str
     runtimes: list[str]
+    token: str
 
 
 class Missing(Frame, tag=17, frozen=True):

@@ -7,6 +7,7 @@ from pokerarena.sealing.local import LocalKeys
 from pokerarena.sealing.sealer import KeyProvider, Sealer
 from pokerarena.sealing.vault import VaultAddress, VaultTransit
 from pokerarena.settings import KeyProviderName, Settings
+from pokerarena.watched_file import source_of
 
 
 def open_sealer(settings: Settings) -> Sealer:
@@ -26,8 +27,16 @@ def key_provider(settings: Settings) -> KeyProvider:
             url=settings.vault_address,
             mount=settings.vault_transit_mount,
             key=settings.vault_transit_key,
-            token=token,
+            token=source_of(settings.file_of("vault_token"), token, _token),
             ca_file=settings.vault_ca_file or None,
             timeout_s=settings.vault_timeout_s,
         )
     )
+
+
+def _token(raw: bytes) -> str:
+    """A token as it goes into a header. Raises `ConfigurationError`, without the text."""
+    text = raw.decode("ascii", "replace").strip()
+    if not (text.isascii() and text.isprintable() and text):
+        raise ConfigurationError("it holds no Vault token")
+    return text

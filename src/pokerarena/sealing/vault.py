@@ -3,7 +3,9 @@
 Speaks the documented HTTP API (``/v1/MOUNT/encrypt/KEY``, ``decrypt/KEY``, ``keys/KEY``), which
 OpenBao shares. The id of a master key is the name and version in Vault. Requests are few (one for
 each data key that a process makes or meets), so each has a connection of its own, in a thread: the
-event loop never waits. This module must never log a request, and never follow a redirect.
+event loop never waits. The token may be replaced in its file, as an agent of Vault's does; one that is
+refused is read again before that is believed. This module must never log a request, and never follow a
+redirect.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from urllib.parse import quote, urlsplit
 
 from pokerarena.errors import ConfigurationError, Unavailable
 from pokerarena.sealing.sealer import WrappedKey
+from pokerarena.watched_file import Source
 
 ANSWER_MAX_BYTES: Final = 64 * 1024
 TRIES: Final = 3
@@ -32,7 +35,7 @@ class VaultAddress:
     url: str
     mount: str
     key: str
-    token: str
+    token: Source[str]
     ca_file: str | None
     timeout_s: float
 
@@ -95,9 +98,13 @@ class VaultTransit:
         for number in range(TRIES):
             if number:
                 await asyncio.sleep(RETRY_PAUSE_S * 2**number)
+            token = self._address.token.current()
             try:
-                return await asyncio.to_thread(self._request, method, operation, body)
+                return await asyncio.to_thread(self._request, method, operation, body, token)
             except _Refused as refused:
+                if refused.status == 403 and self._address.token.fresh() != token:
+                    failure = "its token was replaced"
+                    continue
                 if refused.status < 500 and refused.status != 429:
                     raise ConfigurationError(
                         f"Vault refuses {operation} with the key {self._address.key} "
@@ -112,7 +119,9 @@ class VaultTransit:
             f"The key service does not answer now ({failure}); try again shortly.",
         )
 
-    def _request(self, method: str, operation: str, body: dict[str, str] | None) -> dict[str, Any]:
+    def _request(
+        self, method: str, operation: str, body: dict[str, str] | None, token: str
+    ) -> dict[str, Any]:
         address = urlsplit(self._address.url)
         host, timeout_s = address.hostname or "", self._address.timeout_s
         connection: http.client.HTTPConnection
@@ -129,7 +138,7 @@ class VaultTransit:
                 address.path.rstrip("/") + path,
                 body=json.dumps(body) if body is not None else None,
                 headers={
-                    "X-Vault-Token": self._address.token,
+                    "X-Vault-Token": token,
                     "X-Vault-Request": "true",
                     "Content-Type": "application/json",
                 },

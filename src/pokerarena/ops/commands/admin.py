@@ -6,9 +6,12 @@ from typing import Annotated
 
 import typer
 
+from pokerarena.ops.commands import service_keys
+
 commands = typer.Typer(help="Administer the arena from its own machine.", no_args_is_help=True)
 audit_commands = typer.Typer(help="The chain of security events.", no_args_is_help=True)
 commands.add_typer(audit_commands, name="audit")
+commands.add_typer(service_keys.commands, name="service-key")
 
 
 @commands.command("create-operator")
