@@ -25,7 +25,7 @@ from typing import Any
 import uvloop
 
 from pokerarena.agents.dial import Dialer
-from pokerarena.agents.egress import EgressPolicy
+from pokerarena.egress.policy import EgressPolicy
 from pokerarena.agents.http import HttpLimits, HttpPlayer
 from pokerarena.agents.seat import HandIds, SeatedPlayer
 from pokerarena.engine.deal import deal_cards

@@ -28,6 +28,7 @@ class IdKind(StrEnum):
     RUN = "run"
     HAND = "hand"
     DEAD_LETTER = "dead"
+    EGRESS_RULE = "rule"
 
 
 def new_id() -> UUID:

@@ -4,7 +4,7 @@ import pytest
 
 from pokerarena.agents.conformance import Severity, Summary, check_agent
 from pokerarena.agents.dial import Dialer
-from pokerarena.agents.egress import EgressPolicy
+from pokerarena.egress.policy import EgressPolicy
 from pokerarena.agents.situations import situations
 from pokerarena.engine.actions import Kind
 from pokerarena.protocol.signing import new_secret

@@ -9,7 +9,7 @@ import pytest
 
 from pokerarena.agents import dial
 from pokerarena.agents.dial import Dialer, DialLimits, ResolveFailed, SystemResolver
-from pokerarena.agents.egress import EgressDenied, EgressPolicy
+from pokerarena.egress.policy import EgressDenied, EgressPolicy
 from pokerarena.agents.http import HttpPlayer
 from pokerarena.agents.player import Failure, FallbackReason
 from pokerarena.protocol.messages import Answer

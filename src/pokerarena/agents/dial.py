@@ -23,7 +23,7 @@ from typing import Final
 
 from pyreqwest.client import Client, ClientBuilder
 
-from pokerarena.agents.egress import Address, EgressDenied, EgressPolicy, Target
+from pokerarena.egress.policy import Address, EgressDenied, EgressPolicy, Target
 
 USER_AGENT: Final = "pokerarena"
 

@@ -21,7 +21,7 @@ from pyreqwest.client import Client
 from pyreqwest.http import Url
 
 from pokerarena.agents.dial import Dialer, ResolveFailed
-from pokerarena.agents.egress import EgressDenied, Target
+from pokerarena.egress.policy import EgressDenied, Target
 from pokerarena.agents.player import Failure, FallbackReason, Reply
 from pokerarena.protocol.answers import MalformedAnswer, decode_answer, decode_batch
 from pokerarena.protocol.messages import Answer, Callback, Event, HandEnd, RunEnd, RunStart, encode

@@ -8,6 +8,7 @@ from pokerarena.agents import models as agents_models
 from pokerarena.api import models as api_models
 from pokerarena.auth import models as auth_models
 from pokerarena.db import Base
+from pokerarena.egress import models as egress_models
 from pokerarena.history import models as history_models
 from pokerarena.runs import models as runs_models
 from pokerarena.tables import models as tables_models
@@ -19,6 +20,7 @@ MAPPED = (
     runs_models,
     history_models,
     api_models,
+    egress_models,
 )
 
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from pokerarena.agents.dial import Dialer
-from pokerarena.agents.egress import EgressPolicy
+from pokerarena.egress.policy import EgressPolicy
 from pokerarena.agents.house import STRATEGIES, HousePlayer
 from pokerarena.agents.http import HttpLimits, HttpPlayer
 from pokerarena.agents.player import Player
