@@ -52,12 +52,16 @@ app.command("match")(match.match)
 app.command("watch")(watch.watch)
 app.command("api")(serve.api)
 app.command("worker")(serve.worker)
-app.command(
-    "agent-host",
-    # Its options are its own: it must start without any of what the other roles load.
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)(agent_host.agent_host)
+for name, command in (
+    ("agent-host", agent_host.agent_host),
+    ("egress-proxy", agent_host.egress_proxy),
+):
+    app.command(
+        name,
+        # Its options are its own: it must start without any of what the other roles load.
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(command)
 app.command("doctor")(doctor.doctor)
 app.command("verify")(verify.verify)
 app.add_typer(migrate.commands, name="migrate")

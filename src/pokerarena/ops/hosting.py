@@ -1,4 +1,5 @@
-"""The agent-host of an arena on one machine: whether there can be one, its keys, its place.
+"""The agent-host of an arena on one machine, with its egress proxy: whether there can be one, its
+keys, its place.
 
 Owns: what it is given, which is a public key and folders of its own, and what the worker is told.
 Must never: give it a setting, a secret, or the sight of the database's folder; or stop the arena for
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pokerarena.ops.up import Arena
 
 NAME: Final = "local"
+EGRESS_USER: Final = "nobody"
 # What lies in the data directory and is no business of an agent-host.
 HIDDEN: Final = ("postgres", "secrets", "logs", "wal-spool")
 STOP_PATIENCE_S: Final = 20.0
@@ -42,7 +44,9 @@ class Hosting:
         self._socket = self._folder / "host.sock"
         self._private = arena.directory.secrets / "agent-host-private.pem"
         self._public = self._folder / "public.pem"
+        self._egress = self._folder / "egress.sock"
         self._child: Child | None = None
+        self._proxy: Child | None = None
         self.obstacle = self._obstacle() if wanted else None
         if self.possible:
             self._folder.mkdir(mode=0o711, exist_ok=True)
@@ -69,36 +73,52 @@ class Hosting:
         """Starts it. The first time it builds the sandboxes' root file system before it serves."""
         if not self.possible or self._child is not None:
             return
-        self._child = Child(
+        self._proxy = self._start(
+            "egress-proxy",
+            *("--name", NAME, "--public-key", str(self._public), "--socket", str(self._egress)),
+            # It needs no right of root's once it listens.
+            *("--user", EGRESS_USER),
+        )
+        self._child = self._start(
             "agent-host",
-            [
-                *(sys.executable, "-m", "pokerarena.ops.cli", "agent-host", "--name", NAME),
-                *("--public-key", str(self._public), "--socket", str(self._socket)),
-                *("--rootfs", str(self._rootfs()), "--build-rootfs"),
-                *("--store", str(self._folder / "packages")),
-                *(f"--hide={self._arena.directory.path / name}" for name in HIDDEN),
-            ],
-            log=self._arena.directory.logs / "agent-host.log",
+            *("--name", NAME, "--public-key", str(self._public), "--socket", str(self._socket)),
+            *("--rootfs", str(self._rootfs()), "--build-rootfs"),
+            *("--store", str(self._folder / "packages"), "--egress-proxy", str(self._egress)),
+            *(f"--hide={self._arena.directory.path / name}" for name in HIDDEN),
+        )
+
+    def _start(self, name: str, *options: str) -> Child:
+        child = Child(
+            name,
+            [sys.executable, "-m", "pokerarena.ops.cli", name, *options],
+            log=self._arena.directory.logs / f"{name}.log",
             environment=clean_environment(os.environ),
             stop_patience_s=STOP_PATIENCE_S,
         )
-        self._child.start()
+        child.start()
+        return child
 
     def keep_alive(self, say: Callable[[str], None]) -> None:
-        """Starts it again if it ended; gives it up, and nothing else, when it keeps ending."""
-        if self._child is None:
-            return
+        """Starts each again if it ended; gives it up, and nothing else, when it keeps ending."""
         try:
-            self._child.keep_alive(say)
+            if self._child is not None:
+                self._child.keep_alive(say)
         except Unavailable as error:
             say(f"{error.message} The arena goes on without hosted agents.")
             self._child = None
+        try:
+            if self._proxy is not None:
+                self._proxy.keep_alive(say)
+        except Unavailable as error:
+            say(f"{error.message} The arena goes on without egress of hosted agents.")
+            self._proxy = None
 
     def stop(self) -> None:
         """Stops it; with it end all sandboxes."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.stop(self._arena.hurry)
+        for child in (self._child, self._proxy):
+            if child is not None:
+                child.stop(self._arena.hurry)
+        self._child = self._proxy = None
 
     def _obstacle(self) -> str | None:
         try:

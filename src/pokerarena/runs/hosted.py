@@ -23,6 +23,7 @@ from pokerarena.agents.packages import read_package
 from pokerarena.agents.player import Failure, FallbackReason, Reply
 from pokerarena.auth.permissions import Principal
 from pokerarena.db import Database
+from pokerarena.egress.grants import GrantSource
 from pokerarena.errors import ArenaError, ConfigurationError, NotFound, Unavailable
 from pokerarena.protocol.messages import Callback, HandEnd, RunEnd, RunStart
 from pokerarena.runs.models import Run, RunSeat
@@ -78,10 +79,15 @@ def _address(text: str, settings: Settings) -> HostAddress:
     )
 
 
-def lodge(hosts: HostPool, version: AgentVersion) -> HostedPlayer | RemotePlayer:
-    """A player for a hosted version, not opened yet."""
+def lodge(
+    hosts: HostPool, version: AgentVersion, egress: GrantSource | None = None
+) -> HostedPlayer | RemotePlayer:
+    """A player for a hosted version, not opened yet; without `egress` it can reach nothing."""
     assert version.package_digest is not None, "the schema says so"
-    return hosts.player(version.package_digest.hex(), manifests.parse(version.manifest))
+    manifest = manifests.parse(version.manifest)
+    return hosts.player(
+        version.package_digest.hex(), manifest, egress=egress if manifest.egress else None
+    )
 
 
 class HostedSeat:

@@ -16,6 +16,8 @@ from typing import Final, Protocol, TypeVar
 
 import structlog
 
+from pokerarena.egress import grants
+from pokerarena.egress.grants import GrantSource
 from pokerarena.errors import ArenaError, Unavailable
 from pokerarena.sandbox import wire
 from pokerarena.sandbox.leasing import LeasedSandbox, LeaseLauncher
@@ -68,6 +70,7 @@ class HostConnection:
         self._players: dict[int, Lodger] = {}
         self._opening: dict[int, asyncio.Future[wire.Opened | wire.Leased | None]] = {}
         self._numbers = itertools.count(1)
+        self._egress: dict[int, GrantSource] = {}
         self._renewal: asyncio.TimerHandle | None = None
         self.alive = False
         self.room = 0
@@ -96,20 +99,22 @@ class HostConnection:
 
     async def open(
         self, player: RemotePlayer, digest: str, limits: SandboxLimits, run_start: bytes | None,
-        load: PackageLoader,
+        load: PackageLoader, egress: GrantSource | None = None,
     ) -> int:  # fmt: skip
         """Open a player on this host; returns its number."""
         number = next(self._numbers)
-        frame = wire.OpenPlayer(number, digest, asdict(limits), run_start)
+        frame = wire.OpenPlayer(number, digest, asdict(limits), run_start, self._granted(egress))
         await self._lodge(player, number, frame, digest, load)
+        self._let_out(number, egress)
         return number
 
     async def lease(
-        self, sandbox: LeasedSandbox, digest: str, limits: SandboxLimits, load: PackageLoader
-    ) -> None:
+        self, sandbox: LeasedSandbox, digest: str, limits: SandboxLimits, load: PackageLoader,
+        egress: GrantSource | None = None,
+    ) -> None:  # fmt: skip
         """Lease a sandbox on this host, on the same machine."""
         number = next(self._numbers)
-        frame = wire.Lease(number, digest, asdict(limits))
+        frame = wire.Lease(number, digest, asdict(limits), self._granted(egress))
         leased = await self._lodge(sandbox, number, frame, digest, load)
         if sandbox.over is not None or not isinstance(leased, wire.Leased):
             # Over before it was ready: the host keeps its report until it is given back.
@@ -125,6 +130,21 @@ class HostConnection:
                 self._wire.send(wire.ClosePlayer(number))
             raise
         sandbox.begin(self, number, leased.cgroup_version, fds)
+        self._let_out(number, egress)
+
+    def renew_egress(self) -> None:
+        """Tell the host what its players may reach as of now."""
+        for number in [number for number in self._egress if number not in self._players]:
+            del self._egress[number]
+        for number, egress in self._egress.items():
+            self._wire.send(wire.RenewEgress(number, self._granted(egress)))
+
+    def _granted(self, egress: GrantSource | None) -> str:
+        return grants.signed(self._tokens, self.address.name, egress)
+
+    def _let_out(self, number: int, egress: GrantSource | None) -> None:
+        if egress is not None and number in self._players:
+            self._egress[number] = egress
 
     async def _lodge(
         self, lodger: Lodger, number: int, frame: wire.Frame, digest: str, load: PackageLoader
@@ -253,21 +273,25 @@ class HostPool:
         self._lock = asyncio.Lock()
 
     async def open(
-        self, player: RemotePlayer, digest: str, limits: SandboxLimits, run_start: bytes | None
-    ) -> tuple[HostConnection, int]:
+        self, player: RemotePlayer, digest: str, limits: SandboxLimits, run_start: bytes | None,
+        egress: GrantSource | None = None,
+    ) -> tuple[HostConnection, int]:  # fmt: skip
         """Open a player where there is most room. Raises `Unavailable` when there is none."""
 
         async def on(connection: HostConnection) -> tuple[HostConnection, int]:
-            opened = await connection.open(player, digest, limits, run_start, self._load)
+            opened = await connection.open(player, digest, limits, run_start, self._load, egress)
             return connection, opened
 
         return await self._where_there_is_room(on)
 
-    async def lease(self, sandbox: LeasedSandbox, digest: str, limits: SandboxLimits) -> None:
+    async def lease(
+        self, sandbox: LeasedSandbox, digest: str, limits: SandboxLimits,
+        egress: GrantSource | None = None,
+    ) -> None:  # fmt: skip
         """Lease a sandbox where there is most room. Raises `Unavailable` when there is none."""
 
         async def on(connection: HostConnection) -> None:
-            await connection.lease(sandbox, digest, limits, self._load)
+            await connection.lease(sandbox, digest, limits, self._load, egress)
 
         await self._where_there_is_room(on)
 
@@ -278,11 +302,20 @@ class HostPool:
         limits: SandboxLimits | None = None,
         *,
         alone: Callable[[], bool] | None = None,
+        egress: GrantSource | None = None,
     ) -> HostedPlayer | RemotePlayer:
         """A player for this agent: on leased sandboxes where all hosts are on this machine."""
         if all(address.socket_path is not None for address in self._addresses):
-            return HostedPlayer(LeaseLauncher(self, digest), manifest, limits, alone=alone)
-        return RemotePlayer(self, digest, manifest.max_in_flight, limits, events=manifest.events)
+            return HostedPlayer(LeaseLauncher(self, digest, egress), manifest, limits, alone=alone)
+        return RemotePlayer(
+            self, digest, manifest.max_in_flight, limits, events=manifest.events, egress=egress
+        )
+
+    def renew_egress(self) -> None:
+        """Tell every host what its players may reach as of now."""
+        for connection in self._connections.values():
+            if connection.alive:
+                connection.renew_egress()
 
     async def _where_there_is_room(self, on: Callable[[HostConnection], Awaitable[T]]) -> T:
         last: ArenaError = Unavailable(

@@ -11,12 +11,14 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
 from pokerarena.agents.player import Failure, FallbackReason
-from pokerarena.errors import ArenaError, Invalid, NotFound, QuotaExceeded
+from pokerarena.egress.lines import EgressLines
+from pokerarena.errors import ArenaError, Invalid, NotFound, QuotaExceeded, Unavailable
 from pokerarena.protocol.messages import encode
 from pokerarena.sandbox import wire
 from pokerarena.sandbox.archive import ArchiveLimits, read_tar
@@ -63,6 +65,8 @@ class AgentHost:
         self.closings: set[asyncio.Task[None]] = set()
         self._reserved: dict[tuple[int, int], int] = {}
         self.counter: TicketCounter | None = None
+        # Where the egress proxy listens; without one no sandbox has a way out.
+        self.egress_proxy: Path | None = None
         # More at once would only make each of them late, and lateness is counted against agents.
         self.starts = asyncio.Semaphore(max(2, os.cpu_count() or 1))
 
@@ -108,6 +112,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self.wire = wire.Wire(wire.decode_from_worker, self._on_frame, self._on_lost)
         self._players: dict[int, HostedPlayer] = {}
+        self._lines: dict[int, EgressLines] = {}
         self._leases: dict[int, SandboxProcess] = {}
         self._waiting: dict[int, wire.OpenPlayer | wire.Lease] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -128,6 +133,8 @@ class Connection:
         elif isinstance(frame, wire.Kill):
             if (leased := self._leases.get(frame.player)) is not None:
                 leased.kill()
+        elif isinstance(frame, wire.RenewEgress):
+            self._renew_egress(frame)
         elif isinstance(frame, wire.Package):
             self._receive(frame)
         elif isinstance(frame, wire.Tell):
@@ -200,7 +207,7 @@ class Connection:
             limits = self._limits(frame.limits)
             self._host.reserve(key, limits)
             try:
-                launcher = SandboxLauncher(self._host.home, agent)
+                launcher = SandboxLauncher(self._host.home, agent, self._way_out(frame))
                 player = HostedPlayer(launcher, agent.manifest, limits)
                 self._players[frame.player] = player
                 async with self._host.starts:
@@ -223,10 +230,12 @@ class Connection:
             if self._host.counter is None:
                 raise Invalid("lease_needs_socket", "Only a host on a local socket can lease.")
             limits = self._limits(frame.limits)
+            lines = self._way_out(frame)
             self._host.reserve(key, limits)
             process = SandboxProcess(
-                self._host.home, agent, limits, _LeaseListener(lambda: self._lease_ended(number))
-            )
+                self._host.home, agent, limits, _LeaseListener(lambda: self._lease_ended(number)),
+                lines.line() if lines is not None else None,
+            )  # fmt: skip
             try:
                 async with self._host.starts:
                     await process.start()
@@ -260,6 +269,19 @@ class Connection:
         ticket = self._host.counter.offer(tuple(fds))
         self.wire.send(wire.Leased(number, self._host.room, ticket, self._host.home.layout.version))
 
+    def _way_out(self, frame: wire.OpenPlayer | wire.Lease) -> EgressLines | None:
+        """The lines to the egress proxy, for what a worker has granted; most are granted nothing."""
+        if not frame.egress:
+            return None
+        if self._host.egress_proxy is None:
+            raise Unavailable("egress_proxy_missing", "This agent-host has no egress proxy.")
+        lines = self._lines[frame.player] = EgressLines(self._host.egress_proxy, frame.egress)
+        return lines
+
+    def _renew_egress(self, frame: wire.RenewEgress) -> None:
+        if (lines := self._lines.get(frame.player)) is not None:
+            lines.renew(frame.egress)
+
     def _lease_ended(self, number: int) -> None:
         process = self._leases.get(number)
         if process is not None and number not in self._waiting:
@@ -267,6 +289,7 @@ class Connection:
             self.wire.send(wire.Ended(number, reason.code, detail))
 
     def _refuse(self, number: int, error: ArenaError) -> None:
+        self._lines.pop(number, None)
         self._waiting.pop(number, None)
         log.warning("player_refused", code=error.code, reason=error.message)
         self.wire.send(wire.Refused(number, error.code, error.message))
@@ -304,6 +327,7 @@ class Connection:
             await player.tell_line(frame.line, last=frame.last)
 
     async def _close(self, number: int) -> None:
+        self._lines.pop(number, None)
         if (process := self._leases.pop(number, None)) is not None:
             report = await process.stop()
             self._host.release((id(self), number))

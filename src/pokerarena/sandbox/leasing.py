@@ -19,6 +19,7 @@ from pokerarena.sandbox.process import Ended, SandboxReport, memory_end
 from pokerarena.sandbox.turns import Meter
 
 if TYPE_CHECKING:
+    from pokerarena.egress.grants import GrantSource
     from pokerarena.sandbox.host_client import HostConnection, HostPool
 
 _REPORT_TIMEOUT_S = 15.0
@@ -135,11 +136,12 @@ class LeasedSandbox:
 class LeaseLauncher:
     """Implements `process.Launcher`: each start is a lease on whichever host has room."""
 
-    def __init__(self, pool: HostPool, digest: str) -> None:
+    def __init__(self, pool: HostPool, digest: str, egress: GrantSource | None = None) -> None:
         self._pool = pool
         self._digest = digest
+        self._egress = egress
 
     async def launch(self, limits: SandboxLimits, listener: Listener) -> LeasedSandbox:
         sandbox = LeasedSandbox(limits, listener)
-        await self._pool.lease(sandbox, self._digest, limits)
+        await self._pool.lease(sandbox, self._digest, limits, self._egress)
         return sandbox

@@ -20,6 +20,7 @@ from pokerarena.sandbox.player import Usage
 from pokerarena.sandbox.process import Ended
 
 if TYPE_CHECKING:
+    from pokerarena.egress.grants import GrantSource
     from pokerarena.sandbox.host_client import HostConnection, HostPool
 
 _CLOSE_TIMEOUT_S: Final = 15.0
@@ -37,13 +38,14 @@ class RemotePlayer:
 
     def __init__(
         self, pool: HostPool, digest: str, max_in_flight: int, limits: SandboxLimits | None = None,
-        *, events: bool = False,
+        *, events: bool = False, egress: GrantSource | None = None,
     ) -> None:  # fmt: skip
         self._pool = pool
         self._digest = digest
         self._max_in_flight = max_in_flight
         self._limits = limits or SandboxLimits()
         self._events = events
+        self._egress = egress
         self._run_start: bytes | None = None
         self._connection: HostConnection | None = None
         self._number = 0
@@ -186,7 +188,7 @@ class RemotePlayer:
 
     async def _reopen(self) -> None:
         self._connection, self._number = await self._pool.open(
-            self, self._digest, self._limits, self._run_start
+            self, self._digest, self._limits, self._run_start, self._egress
         )
 
 

@@ -10,8 +10,9 @@ import json
 import os
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
@@ -32,7 +33,7 @@ MAX_LIFETIME_S: Final = 300
 CLOCK_SKEW_S: Final = 10
 MAX_TOKEN_BYTES: Final = 2_048
 TYPE: Final = "pokerarena-service+jwt"
-_HEADER: Final = {"alg": "EdDSA", "typ": TYPE}
+_NO_CLAIMS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Grant(NamedTuple):
@@ -40,6 +41,7 @@ class Grant(NamedTuple):
 
     subject: str
     expires_at_s: float
+    claims: Mapping[str, Any] = _NO_CLAIMS
 
 
 class TokenMaker:
@@ -53,36 +55,54 @@ class TokenMaker:
     def __repr__(self) -> str:
         return f"TokenMaker(subject={self._subject!r})"
 
-    def make(self, audience: str, lifetime_s: int = LIFETIME_S) -> str:
-        """A token that this one agent-host accepts, for a short time."""
+    def make(
+        self,
+        audience: str,
+        lifetime_s: int = LIFETIME_S,
+        *,
+        kind: str = TYPE,
+        claims: Mapping[str, Any] = _NO_CLAIMS,
+    ) -> str:
+        """A token that this one agent-host accepts, for a short time; other kinds say more."""
         now_s = int(self._clock())
         claims = {
+            **claims,
             "aud": audience,
             "sub": self._subject,
             "iat": now_s,
             "exp": now_s + lifetime_s,
             "jti": secrets.token_urlsafe(12),
         }
-        signed = f"{_encode(_HEADER)}.{_encode(claims)}"
+        signed = f"{_encode(_header(kind))}.{_encode(claims)}"
         return f"{signed}.{_base64(self._key.sign(signed.encode()))}"
 
 
 class TokenJudge:
     """An agent-host's side: accepts tokens that name it, and nothing else."""
 
-    def __init__(self, key: Ed25519PublicKey, audience: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        key: Ed25519PublicKey,
+        audience: str,
+        clock: Callable[[], float],
+        *,
+        kind: str = TYPE,
+        max_bytes: int = MAX_TOKEN_BYTES,
+    ) -> None:
         self._key = key
         self._audience = audience
         self._clock = clock
+        self._header = _header(kind)
+        self._max_bytes = max_bytes
 
     def judge(self, token: str) -> Grant:
         """What the token grants. Raises `Unauthenticated`, with a reason that gives nothing away."""
-        if len(token) > MAX_TOKEN_BYTES or token.count(".") != 2 or not token.isascii():
+        if len(token) > self._max_bytes or token.count(".") != 2 or not token.isascii():
             raise _refused("it is not a service token")
         signed, _, signature = token.rpartition(".")
         header, claims = (_decode(part) for part in signed.split("."))
         # The algorithm is ours to choose, never the token's.
-        if header != _HEADER:
+        if header != self._header:
             raise _refused("it is not a service token")
         try:
             self._key.verify(_unbase64(signature), signed.encode())
@@ -100,7 +120,7 @@ class TokenJudge:
             raise _refused("it is not valid at this time")
         if expires_s - issued_s > MAX_LIFETIME_S:
             raise _refused("it lives too long")
-        return Grant(subject, expires_s + CLOCK_SKEW_S)
+        return Grant(subject, expires_s + CLOCK_SKEW_S, claims)
 
 
 def write_key_pair(private: Path, public: Path) -> None:
@@ -160,6 +180,11 @@ def _write(path: Path, data: bytes, mode: int) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     with os.fdopen(fd, "wb") as out:
         out.write(data)
+
+
+def _header(kind: str) -> dict[str, str]:
+    """One kind of token is never taken for another."""
+    return {"alg": "EdDSA", "typ": kind}
 
 
 def _refused(why: str) -> Unauthenticated:

@@ -44,6 +44,7 @@ class OpenPlayer(Frame, tag=2, frozen=True):
     digest: str
     limits: dict[str, float]
     run_start: bytes | None
+    egress: str = ""
 
 
 class Package(Frame, tag=3, frozen=True):
@@ -83,12 +84,20 @@ class Lease(Frame, tag=8, frozen=True):
     player: int
     digest: str
     limits: dict[str, float]
+    egress: str = ""
 
 
 class Kill(Frame, tag=9, frozen=True):
     """End a leased sandbox at once."""
 
     player: int
+
+
+class RenewEgress(Frame, tag=10, frozen=True):
+    """What a player or a lease may reach from now on: a signed grant, or nothing when empty."""
+
+    player: int
+    egress: str
 
 
 # From an agent-host.
@@ -159,7 +168,9 @@ class Ended(Frame, tag=24, frozen=True):
     detail: str
 
 
-FromWorker = Hello | OpenPlayer | Package | Ask | Forget | Tell | ClosePlayer | Lease | Kill
+FromWorker = (
+    Hello | OpenPlayer | Package | Ask | Forget | Tell | ClosePlayer | Lease | Kill | RenewEgress
+)
 FromHost = Welcome | Missing | Opened | Refused | Answered | Failed | Closed | Leased | Ended
 
 decode_from_worker: Final = msgspec.msgpack.Decoder(FromWorker).decode
