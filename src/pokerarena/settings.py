@@ -202,7 +202,10 @@ class Settings(SecretSettings, IdentitySettings, OperationsSettings):
         description="how long a resolved address is used before it is looked up again",
     )
     egress_rules_max: int = Field(
-        default=1_000, ge=1, le=10_000, description="entries of the egress lists that operators keep"
+        default=1_000,
+        ge=1,
+        le=10_000,
+        description="entries of the egress lists that operators keep",
     )
     egress_refresh_s: float = Field(
         default=2.0,

@@ -9,13 +9,14 @@ import pytest
 
 from pokerarena.agents import dial
 from pokerarena.agents.dial import Dialer, DialLimits
+from pokerarena.agents.http import HttpPlayer
+from pokerarena.agents.player import Failure, FallbackReason
 from pokerarena.egress import resolve
 from pokerarena.egress.policy import EgressDenied, EgressLists, EgressPolicy
 from pokerarena.egress.resolve import ResolveFailed, SystemResolver
-from pokerarena.agents.http import HttpPlayer
-from pokerarena.agents.player import Failure, FallbackReason
 from pokerarena.protocol.messages import Answer
 from tests.agents.misbehaving import Misbehaving
+from tests.egress.test_policy import NEVER, PRIVATE
 from tests.protocol.hands import a_callback
 
 STRICT = EgressPolicy()
@@ -114,6 +115,24 @@ async def test_a_name_with_a_forbidden_address_is_never_dialled(server, addresse
     await dialer.close()
     assert reply.reason is FallbackReason.EGRESS_DENIED
     assert (built.addresses, server.connections) == ([], 0)
+
+
+@pytest.mark.parametrize("address", [*PRIVATE, *NEVER])
+async def test_no_special_address_is_dialled_as_a_name_or_as_itself(address):
+    """Every form of `facts`: literals, mapped and translated IPv6, and names that lead there."""
+    names, built = Names([address], [PUBLIC, address]), Built()
+    dialer = Dialer(STRICT, resolve=names, build=built)
+    literal = f"[{address}]" if ":" in address else address
+    hosts = [literal, "agent.test", "other.test"]
+    if ":" not in address:
+        packed = int(ip_address(address))
+        hosts += [str(packed), hex(packed), f"[::ffff:{address}]", f"[64:ff9b::{address}]"]
+    for host in hosts:
+        reply = await decide(f"http://{host}/", dialer)
+        assert reply.reason is FallbackReason.EGRESS_DENIED, host
+    await dialer.close()
+    assert built.addresses == []
+    assert names.asked == ["agent.test", "other.test"]
 
 
 async def test_a_name_is_dialled_at_the_address_that_was_checked_and_keeps_its_host_header(server):

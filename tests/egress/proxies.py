@@ -64,7 +64,9 @@ class Proxied:
         self.dialled.append((str(address), port))
         return await dial_address(address, port)
 
-    def grant(self, *hosts, audience=NAME, plain=True, networks=(), run_id="run_1", version="ver_1"):
+    def grant(
+        self, *hosts, audience=NAME, plain=True, networks=(), run_id="run_1", version="ver_1"
+    ):
         granted = EgressGrant(version, run_id, frozenset(hosts), plain, tuple(networks))
         return grants.signed(self.tokens, audience, Granting(granted))
 
@@ -97,7 +99,9 @@ class Proxied:
             writer.close()
 
     async def connect(self, host=HOST, port=443, then: bytes = b"") -> tuple[bytes, bytes]:
-        return await self.ask(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n", then)
+        return await self.ask(
+            f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n", then
+        )
 
 
 @asynccontextmanager

@@ -95,7 +95,11 @@ def test_a_request_has_one_spelling(head):
 
 
 def test_the_one_spelling_is_what_clients_write():
-    for lines in (b"", b"\r\nHost: api.example.org:443\r\nUser-Agent: x", b"\r\nhost: api.example.org"):
+    for lines in (
+        b"",
+        b"\r\nHost: api.example.org:443\r\nUser-Agent: x",
+        b"\r\nhost: api.example.org",
+    ):
         head = b"CONNECT api.example.org:443 HTTP/1.1" + lines + b"\r\n\r\n"
         assert parse_request(head) == (HOST, 443)
 
@@ -123,7 +127,9 @@ async def test_a_name_that_leads_inside_is_never_dialled(tmp_path, address):
         assert proxied.dialled == []
 
 
-async def test_metadata_and_reserved_addresses_are_denied_also_where_private_ones_are_allowed(tmp_path):
+async def test_metadata_and_reserved_addresses_are_denied_also_where_private_ones_are_allowed(
+    tmp_path,
+):
     async with a_proxy(tmp_path, frame=LOOPBACK) as proxied, proxied.line(DESTINATION):
         for address in ("169.254.169.254", "fd00:ec2::254", "0.0.0.0", "64:ff9b::7f00:1"):
             proxied.names[HOST] = [address]
@@ -132,21 +138,24 @@ async def test_metadata_and_reserved_addresses_are_denied_also_where_private_one
 
 
 async def test_a_name_that_changes_after_the_check_is_dialled_where_it_was_checked(tmp_path):
-    async with a_proxy(tmp_path) as proxied, a_server() as (port, _):
-        async with proxied.line(f"{HOST}:{port}"):
-            resolve = proxied.proxy._parts.resolve
+    async with (
+        a_proxy(tmp_path) as proxied,
+        a_server() as (port, _),
+        proxied.line(f"{HOST}:{port}"),
+    ):
+        resolve = proxied.proxy._parts.resolve
 
-            async def resolve_and_change(host, port):
-                found = await resolve(host, port)
-                proxied.names[HOST] = ["169.254.169.254"]
-                return found
+        async def resolve_and_change(host, port):
+            found = await resolve(host, port)
+            proxied.names[HOST] = ["169.254.169.254"]
+            return found
 
-            object.__setattr__(proxied.proxy._parts, "resolve", resolve_and_change)
-            assert (await proxied.connect(port=port))[0].startswith(b"HTTP/1.1 200")
-            assert proxied.dialled == [("127.0.0.1", port)]
-            # The next connection asks again, and finds a place where nobody may go.
-            assert (await proxied.connect(port=port))[0].startswith(b"HTTP/1.1 403")
-            assert (len(proxied.asked), len(proxied.dialled)) == (2, 1)
+        object.__setattr__(proxied.proxy._parts, "resolve", resolve_and_change)
+        assert (await proxied.connect(port=port))[0].startswith(b"HTTP/1.1 200")
+        assert proxied.dialled == [("127.0.0.1", port)]
+        # The next connection asks again, and finds a place where nobody may go.
+        assert (await proxied.connect(port=port))[0].startswith(b"HTTP/1.1 403")
+        assert (len(proxied.asked), len(proxied.dialled)) == (2, 1)
 
 
 async def test_a_network_that_operators_deny_is_denied_here_too(tmp_path):

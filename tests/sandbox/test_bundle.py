@@ -1,7 +1,6 @@
 """The bundle as a pure function: what a sandbox is, whatever runtime carries it."""
 
 import json
-import socket
 
 import pytest
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +19,7 @@ from pokerarena.sandbox.archive import pack, read_upload
 from pokerarena.sandbox.confinement import clean_environment
 from pokerarena.sandbox.service_tokens import read_private_key
 from tests.egress.proxies import HOST, a_proxy, a_server
-from tests.sandbox.conftest import TIGHT, Hosted, reporting, upload
+from tests.sandbox.conftest import CALLBACK, TIGHT, Hosted, reporting, upload
 from tests.sandbox.test_host import (  # noqa: F401 - fixtures
     SOURCES,
     keys,
@@ -26,6 +28,7 @@ from tests.sandbox.test_host import (  # noqa: F401 - fixtures
     tokens,
 )
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "hosted"
 ASK = """
 from pokerarena_sdk import egress
 def ask(url):
@@ -61,6 +64,22 @@ for name, url in (('host', 'http://evil.example.org:{port}/'), ('port', 'http://
         assert [data.split(b"\r\n")[0] for data in received] == [b"GET /hello HTTP/1.1"]
         assert proxied.dialled == [("127.0.0.1", port)]
         assert not proxied.proxy._outlets, "with the sandbox goes its way out"
+
+
+async def test_the_example_asks_its_model_through_the_proxy(home, hosted, open_folder):
+    action = next(one for one in CALLBACK["legal_actions"] if one in ("check", "call"))
+    content = {"choices": [{"message": {"content": json.dumps({"action": action})}}]}
+    body = json.dumps(content).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
+    async with a_proxy(open_folder) as proxied, a_server(lambda _: head + body) as (port, _):
+        source = (EXAMPLES / "llm" / "bot.py").read_text()
+        source = source.replace("https://api.example.org/", f"http://{HOST}:{port}/")
+        async with hosted(home, source, lines=proxied.lines(f"{HOST}:{port}")) as agent:
+            reply = await agent.ask(5_000, action_deadline_ms=5_000)
+        assert (reply.action, reply.note) == (action, "the model's choice")
+        async with hosted(home, source) as agent:
+            reply = await agent.ask(5_000)
+        assert reply.note.startswith("by rule")
 
 
 async def test_private_addresses_are_denied_by_default_and_never_dialled(home, hosted, open_folder):
@@ -146,7 +165,10 @@ class Approving:
 
 
 async def test_a_worker_grants_through_the_agent_host_and_takes_back(
-    start_host, pool_for, keys, open_folder  # noqa: F811
+    start_host,
+    pool_for,
+    keys,
+    open_folder,  # noqa: F811
 ):
     async with a_server(http_answer) as (port, _):
         package = read_upload(
@@ -182,7 +204,7 @@ async def test_a_worker_grants_through_the_agent_host_and_takes_back(
             await plain.open()
             try:
                 assert not isinstance(reply := await Hosted(plain).ask(), Failure)
-                assert "Operation not permitted" in reply.note
+                assert "Name or service not known" in reply.note
             finally:
                 await plain.close()
             assert not proxied.proxy._outlets
@@ -224,10 +246,9 @@ def test_the_proxy_is_a_process_without_secrets_or_privileges(start_proxy):
     assert "must not hold one" in said
     process = start_proxy("--user", "nobody", "--idle-s", "7")
     assert process.stdout.readline().startswith("ready ")
-    status = dict(
-        line.split(":\t", 1) for line in open(f"/proc/{process.pid}/status") if ":\t" in line
-    )
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     assert set(status["Uid"].split()) == {"65534"}
-    assert status["CapEff"].strip("0\n") == ""
+    assert status["CapEff"].strip("0") == ""
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0

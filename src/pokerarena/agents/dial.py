@@ -212,9 +212,7 @@ class Dialer:
             self._pins.popitem(last=False)
         return pin.client
 
-    async def _checked_addresses(
-        self, policy: EgressPolicy, target: Target
-    ) -> tuple[Address, ...]:
+    async def _checked_addresses(self, policy: EgressPolicy, target: Target) -> tuple[Address, ...]:
         policy.target(target.url)
         if target.literal is not None:
             addresses: tuple[Address, ...] = (target.literal,)

@@ -21,9 +21,9 @@ from pyreqwest.client import Client
 from pyreqwest.http import Url
 
 from pokerarena.agents.dial import Dialer
+from pokerarena.agents.player import Failure, FallbackReason, Reply
 from pokerarena.egress.policy import EgressDenied, EgressPolicy, Target
 from pokerarena.egress.resolve import ResolveFailed
-from pokerarena.agents.player import Failure, FallbackReason, Reply
 from pokerarena.protocol.answers import MalformedAnswer, decode_answer, decode_batch
 from pokerarena.protocol.messages import Answer, Callback, Event, HandEnd, RunEnd, RunStart, encode
 from pokerarena.protocol.signing import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, Signer

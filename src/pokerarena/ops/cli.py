@@ -29,6 +29,7 @@ from pokerarena.ops.commands import (
     watch,
 )
 from pokerarena.ops.embedded_errors import EmbeddedPostgresError
+from pokerarena.telemetry import configure_logging
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -91,6 +92,8 @@ def root(
 
 def main() -> None:
     """Runs the program; every expected failure becomes one line and an exit code."""
+    # Until a role says how: what is logged is no output of a command.
+    configure_logging("INFO", "auto", role="command")
     try:
         # Not standalone: click's own way prints usage errors over three lines.
         code = app(standalone_mode=False)

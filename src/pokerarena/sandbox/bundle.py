@@ -148,9 +148,7 @@ def _mounts(spec: SandboxSpec) -> list[dict[str, Any]]:
     if spec.egress_socket is not None:
         mounts.append(_mount("/run", "tmpfs", "tmpfs", [*closed, "noexec", "mode=755", "size=4k"]))
         mounts.append(
-            _mount(
-                EGRESS_SOCKET, "bind", spec.egress_socket, ["bind", "ro", *closed, "noexec"]
-            )
+            _mount(EGRESS_SOCKET, "bind", spec.egress_socket, ["bind", "ro", *closed, "noexec"])
         )
     return mounts
 

@@ -41,7 +41,9 @@ def upgrade() -> None:
             ["created_by"], ["users.id"], name=op.f("fk_egress_rules_created_by")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_egress_rules")),
-        sa.UniqueConstraint("effect", "kind", "value", name=op.f("uq_egress_rules_effect_kind_value")),
+        sa.UniqueConstraint(
+            "effect", "kind", "value", name=op.f("uq_egress_rules_effect_kind_value")
+        ),
     )
     revision_row = op.create_table(
         "egress_revision",

@@ -140,7 +140,9 @@ def _rule_line(rule: EgressRule) -> str:
     from pokerarena.ids import IdKind, id_text
 
     note = f"  # {rule.note}" if rule.note else ""
-    return f"{id_text(IdKind.EGRESS_RULE, rule.id)}  {rule.effect:5}  {rule.kind} {rule.value}{note}"
+    return (
+        f"{id_text(IdKind.EGRESS_RULE, rule.id)}  {rule.effect:5}  {rule.kind} {rule.value}{note}"
+    )
 
 
 def _show_hosts(hosts: list[VersionEgress]) -> None:
