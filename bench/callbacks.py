@@ -25,9 +25,9 @@ from typing import Any
 import uvloop
 
 from pokerarena.agents.dial import Dialer
-from pokerarena.agents.egress import EgressPolicy
 from pokerarena.agents.http import HttpLimits, HttpPlayer
 from pokerarena.agents.seat import HandIds, SeatedPlayer
+from pokerarena.egress.policy import EgressPolicy
 from pokerarena.engine.deal import deal_cards
 from pokerarena.engine.rules import Rules
 from pokerarena.engine.transition import apply, start

@@ -30,6 +30,7 @@ class IdKind(StrEnum):
     RUN = "run"
     HAND = "hand"
     DEAD_LETTER = "dead"
+    EGRESS_RULE = "rule"
 
 
 _ID_TEXT = re.compile(f"(?:{'|'.join(IdKind)})_{_HEX_DIGITS.pattern}")

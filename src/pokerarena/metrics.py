@@ -183,6 +183,23 @@ PLAYER_MEMORY_BYTES = _gauge(
     "pokerarena_player_resident_memory_bytes", "Resident memory of the player processes"
 )
 
+# Egress of hosted agents, counted by their proxy.
+EGRESS_CONNECTIONS = _counter(
+    "pokerarena_egress_connections",
+    "Connections of hosted agents to the egress proxy, by what became of them",
+    "outcome",
+    begin_with=("passed", "refused", "limited"),
+)
+EGRESS_BYTES = _counter(
+    "pokerarena_egress_bytes",
+    "Bytes that hosted agents have sent (up) and received (down) through the egress proxy",
+    "direction",
+    begin_with=("up", "down"),
+)
+EGRESS_SANDBOXES = _gauge(
+    "pokerarena_egress_sandboxes", "Sandboxes that have a way out through this egress proxy"
+)
+
 # Storage.
 COMMIT_SECONDS = _histogram(
     "pokerarena_commit_seconds", "Time of one group commit, retries included", bounds=LATENCY_S

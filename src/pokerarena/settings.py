@@ -231,6 +231,18 @@ class Settings(SecretSettings, IdentitySettings, OperationsSettings):
         le=3600,
         description="how long a resolved address is used before it is looked up again",
     )
+    egress_rules_max: int = Field(
+        default=1_000,
+        ge=1,
+        le=10_000,
+        description="entries of the egress lists that operators keep",
+    )
+    egress_refresh_s: float = Field(
+        default=2.0,
+        gt=0,
+        le=60,
+        description="how often a worker looks for changes of the egress lists and approvals",
+    )
     action_time_max_ms: int = Field(
         default=120_000,
         ge=100,

@@ -60,6 +60,10 @@ class Misbehaving:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", port, limit=1 << 20)
         self.port = self._server.sockets[0].getsockname()[1]
 
+    @property
+    def open_connections(self) -> int:
+        return len(self._tasks)
+
     def url(self, habit: str, host: str = "127.0.0.1") -> str:
         return f"http://{host}:{self.port}/{habit}"
 

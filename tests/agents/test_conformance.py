@@ -4,8 +4,8 @@ import pytest
 
 from pokerarena.agents.conformance import Severity, Summary, check_agent
 from pokerarena.agents.dial import Dialer
-from pokerarena.agents.egress import EgressPolicy
 from pokerarena.agents.situations import situations
+from pokerarena.egress.policy import EgressPolicy
 from pokerarena.engine.actions import Kind
 from pokerarena.protocol.signing import new_secret
 from tests.agents.misbehaving import Misbehaving

@@ -3,17 +3,20 @@
 import asyncio
 import threading
 import time
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 
 from pokerarena.agents import dial
-from pokerarena.agents.dial import Dialer, DialLimits, ResolveFailed, SystemResolver
-from pokerarena.agents.egress import EgressDenied, EgressPolicy
+from pokerarena.agents.dial import Dialer, DialLimits
 from pokerarena.agents.http import HttpPlayer
 from pokerarena.agents.player import Failure, FallbackReason
+from pokerarena.egress import resolve
+from pokerarena.egress.policy import EgressDenied, EgressLists, EgressPolicy
+from pokerarena.egress.resolve import ResolveFailed, SystemResolver
 from pokerarena.protocol.messages import Answer
 from tests.agents.misbehaving import Misbehaving
+from tests.egress.test_policy import NEVER, PRIVATE
 from tests.protocol.hands import a_callback
 
 STRICT = EgressPolicy()
@@ -114,6 +117,24 @@ async def test_a_name_with_a_forbidden_address_is_never_dialled(server, addresse
     assert (built.addresses, server.connections) == ([], 0)
 
 
+@pytest.mark.parametrize("address", [*PRIVATE, *NEVER])
+async def test_no_special_address_is_dialled_as_a_name_or_as_itself(address):
+    """Every form of `facts`: literals, mapped and translated IPv6, and names that lead there."""
+    names, built = Names([address], [PUBLIC, address]), Built()
+    dialer = Dialer(STRICT, resolve=names, build=built)
+    literal = f"[{address}]" if ":" in address else address
+    hosts = [literal, "agent.test", "other.test"]
+    if ":" not in address:
+        packed = int(ip_address(address))
+        hosts += [str(packed), hex(packed), f"[::ffff:{address}]", f"[64:ff9b::{address}]"]
+    for host in hosts:
+        reply = await decide(f"http://{host}/", dialer)
+        assert reply.reason is FallbackReason.EGRESS_DENIED, host
+    await dialer.close()
+    assert built.addresses == []
+    assert names.asked == ["agent.test", "other.test"]
+
+
 async def test_a_name_is_dialled_at_the_address_that_was_checked_and_keeps_its_host_header(server):
     names = Names(["127.0.0.1"])
     dialer = Dialer(LOCAL, resolve=names)
@@ -188,9 +209,9 @@ async def test_the_arenas_own_address_is_denied_even_when_it_is_public(server):
 
 
 def test_one_knows_ones_own_addresses_without_sending_anything():
-    assert dial.is_own_address(ip_address("127.0.0.1"))
-    assert not dial.is_own_address(ip_address("203.0.113.7"))
-    assert not dial.is_own_address(ip_address("2001:db8::7"))
+    assert resolve.is_own_address(ip_address("127.0.0.1"))
+    assert not resolve.is_own_address(ip_address("203.0.113.7"))
+    assert not resolve.is_own_address(ip_address("2001:db8::7"))
 
 
 async def test_a_name_that_does_not_resolve_is_connect_failed():
@@ -233,8 +254,8 @@ async def test_origins_are_bounded():
 
 async def test_a_resolver_that_hangs_costs_the_caller_its_time_limit_only(monkeypatch):
     release = threading.Event()
-    monkeypatch.setattr(dial, "_lookup", lambda host, port: release.wait(10) and ())
-    resolver = SystemResolver(DialLimits(resolve_timeout_ms=50, max_resolver_threads=1))
+    monkeypatch.setattr(resolve, "_lookup", lambda host, port: release.wait(10) and ())
+    resolver = SystemResolver(timeout_ms=50, max_threads=1)
     started = time.monotonic()
     with pytest.raises(ResolveFailed, match="within 50 ms"):
         await resolver("agent.test", 80)
@@ -246,7 +267,7 @@ async def test_a_resolver_that_hangs_costs_the_caller_its_time_limit_only(monkey
 
 
 async def test_the_system_resolver_knows_localhost_and_refuses_nonsense():
-    resolver = SystemResolver(DialLimits())
+    resolver = SystemResolver(timeout_ms=2_000, max_threads=1)
     assert ip_address("127.0.0.1") in await resolver("localhost", 80)
     with pytest.raises(ResolveFailed):
         await resolver("a" * 70, 80)
@@ -279,6 +300,65 @@ async def test_a_denied_name_loses_its_client():
     target = LOCAL.target("http://agent.test:1234/")
     await dialer.client(target)
     clock.now_s += 10_000
+    with pytest.raises(EgressDenied):
+        await dialer.client(target)
+    assert dialer.ready_client(target) is None
+    await dialer.close()
+
+
+NOBODY = EgressLists(denied_domains=frozenset({".agent.test"}))
+
+
+async def test_what_operators_deny_is_refused_from_the_next_dial_and_its_connections_close(server):
+    names, built = Names(["127.0.0.1"]), Built()
+    # Idle connections would otherwise close by themselves soon.
+    dialer = Dialer(LOCAL, DialLimits(idle_connection_ms=600_000), resolve=names, build=built)
+    denied = HttpPlayer(server.url("good", "agent.test"), dialer)
+    spared = HttpPlayer(server.url("good", "other.test"), dialer)
+    for player in (denied, spared):
+        assert await player.decide(a_callback(), 3_000) == Answer("call")
+    assert server.open_connections == 2
+    dialer.use(LOCAL.narrowed(NOBODY))
+    reply = await denied.decide(a_callback(), 3_000)
+    assert reply == Failure(FallbackReason.EGRESS_DENIED, "the operator denies this host")
+    # The other agent's client, and its connection, stay.
+    assert await spared.decide(a_callback(), 3_000) == Answer("call")
+    assert (len(built.addresses), names.asked) == (2, ["agent.test", "other.test"])
+    for _ in range(500):
+        if server.open_connections == 1:
+            break
+        await asyncio.sleep(0.02)
+    assert (server.open_connections, server.connections) == (1, 2)
+    # Allowed again, it plays again: resolved and checked anew.
+    dialer.use(LOCAL)
+    assert await denied.decide(a_callback(), 3_000) == Answer("call")
+    assert names.asked == ["agent.test", "other.test", "agent.test"]
+    for player in (denied, spared):
+        await player.close()
+    await dialer.close()
+
+
+async def test_a_denied_network_takes_the_pins_that_lead_there():
+    dialer = Dialer(LOCAL, resolve=Names(["127.0.0.1"]))
+    target = LOCAL.target("http://agent.test:1234/")
+    await dialer.client(target)
+    dialer.use(LOCAL.narrowed(EgressLists(denied_networks=(ip_network("127.0.0.0/8"),))))
+    assert dialer.ready_client(target) is None
+    with pytest.raises(EgressDenied):
+        await dialer.client(target)
+    await dialer.close()
+
+
+async def test_lists_that_change_while_a_client_is_built_are_heeded():
+    names = Names(["127.0.0.1"])
+    dialer = Dialer(LOCAL, resolve=names)
+    target = LOCAL.target("http://agent.test:1234/")
+
+    async def resolve_and_change(host, port):
+        dialer.use(LOCAL.narrowed(NOBODY))
+        return await names(host, port)
+
+    dialer._resolve = resolve_and_change
     with pytest.raises(EgressDenied):
         await dialer.client(target)
     assert dialer.ready_client(target) is None

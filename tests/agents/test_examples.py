@@ -14,7 +14,7 @@ import pytest
 
 from pokerarena.agents.conformance import Finding, Summary, check_agent
 from pokerarena.agents.dial import Dialer
-from pokerarena.agents.egress import EgressPolicy
+from pokerarena.egress.policy import EgressPolicy
 from pokerarena.protocol.messages import encode
 from pokerarena.protocol.signing import new_secret
 from tests.protocol.hands import a_callback

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from pokerarena.agents.dial import Dialer, DialLimits
-from pokerarena.agents.egress import EgressPolicy
 from pokerarena.agents.http import HttpLimits, HttpPlayer
 from pokerarena.agents.player import Failure, FallbackReason
+from pokerarena.egress.policy import EgressPolicy
 from pokerarena.protocol.messages import Answer, LineupSeat, RunEnd, RunStart, encode
 from pokerarena.protocol.signing import new_secret, verify
 from tests.agents.misbehaving import Misbehaving

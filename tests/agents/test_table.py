@@ -7,10 +7,10 @@ from subprocess import PIPE, Popen
 import pytest
 
 from pokerarena.agents.dial import Dialer
-from pokerarena.agents.egress import EgressPolicy
 from pokerarena.agents.house import HousePlayer
 from pokerarena.agents.http import HttpPlayer
 from pokerarena.agents.seat import HandIds, SeatedPlayer, SeatSettings
+from pokerarena.egress.policy import EgressPolicy
 from pokerarena.engine.deal import deal_cards
 from pokerarena.engine.rules import Rules
 from pokerarena.engine.transition import apply, start

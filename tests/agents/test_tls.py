@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from pokerarena.agents.dial import Dialer
-from pokerarena.agents.egress import EgressPolicy
 from pokerarena.agents.http import HttpPlayer
 from pokerarena.agents.player import FallbackReason
+from pokerarena.egress.policy import EgressPolicy
 from tests.protocol.hands import a_callback
 
 

@@ -21,6 +21,7 @@ from pokerarena.agents.models import VersionStanding
 from pokerarena.auth.models import Identity, LoginSession, Role, SecondFactor
 from pokerarena.auth.permissions import MEMBER_SCOPES, RULES, Permission, Scope
 from pokerarena.db import Database
+from pokerarena.egress.models import EgressRule, VersionEgress
 from pokerarena.engine.rules import Rules
 from pokerarena.ids import IdKind, id_text, new_id, parse_id
 from pokerarena.runs.models import DeadLetter, Run, RunSeat
@@ -164,6 +165,11 @@ class World:
                 "expires_in_s": 60,
             },
             ("POST", "/v1/tables/{table_id}/runs"): {"hands": 2},
+            ("POST", "/v1/egress/rules"): {"effect": "deny", "kind": "port", "value": "8080"},
+            ("PUT", "/v1/egress/requests/{version_id}"): {
+                "destination": "api.example.org:443",
+                "state": "denied",
+            },
         }.get((method, path))
 
     def code(self, person: str) -> str:
@@ -261,6 +267,12 @@ async def make_world(arena: Arena, rehearsal: Client, provider: HostileProvider)
                 state="open",
             )
         )
+    rule_id = new_id()
+    ids["rule_id"] = id_text(IdKind.EGRESS_RULE, rule_id)
+    async with arena.database.unit_of_work() as session:
+        session.add(EgressRule(id=rule_id, effect="deny", kind="domain", value=".example.net"))
+        version = parse_id(IdKind.VERSION, ids["version_id"])
+        session.add(VersionEgress(version_id=version, host="api.example.org", port=443))
     seeds = {name: await _second_factor(client) for name, client in people.items()}
 
     other = await _login(arena, seeds["alice"])

@@ -120,7 +120,7 @@ async def test_the_same_content_is_stored_once_and_goes_with_its_last_version(
         (b"\x1f\x8b and nothing more", "application/gzip", 422, "archive_corrupt"),
         (b"", "application/zip", 422, "archive_empty"),
         (packed(surprise=1), "application/zip", 422, "manifest_invalid"),
-        (packed(egress=["api.example.org:443"]), "application/zip", 422, "egress_not_available"),
+        (packed(egress=["api.example.org:25"]), "application/zip", 422, "egress_host_refused"),
         (BOT.encode(), "text/x-python", 415, "unsupported_media_type"),
     ],
 )

@@ -22,6 +22,7 @@ import pytest
 
 import pokerarena_sdk
 from pokerarena.agents.player import Failure, Reply
+from pokerarena.egress.lines import EgressLines
 from pokerarena.errors import Unavailable
 from pokerarena.sandbox import cgroups, rootfs, rootfs_files
 from pokerarena.sandbox.archive import read_upload
@@ -209,12 +210,13 @@ def hosted(store: AgentStore) -> Callable[..., Any]:
 
     @asynccontextmanager
     async def make(
-        home: SandboxHome, source: str | bytes, limits: SandboxLimits = TIGHT, **manifest: Any
-    ) -> AsyncIterator[Hosted]:
+        home: SandboxHome, source: str | bytes, limits: SandboxLimits = TIGHT,
+        *, lines: EgressLines | None = None, **manifest: Any,
+    ) -> AsyncIterator[Hosted]:  # fmt: skip
         packed = source if isinstance(source, bytes) else upload(source, **manifest)
         agent = store.put(read_upload(packed, "agent"))
         before = len(descriptors())
-        player = HostedPlayer(SandboxLauncher(home, agent), agent.manifest, limits)
+        player = HostedPlayer(SandboxLauncher(home, agent, lines), agent.manifest, limits)
         try:
             await player.open()
             yield Hosted(player)

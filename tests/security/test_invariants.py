@@ -13,7 +13,7 @@ UNSAFE_DECODERS = {"pickle", "marshal", "shelve", "dill", "jsonpickle", "xml", "
 # Whoever opens a connection to somewhere is one of these, or asks agents.dial.
 CALLERS_OUT = {
     "agents/dial.py", "agents/http.py",  # callbacks: resolved, checked and pinned
-    "agents/egress.py",  # parses URLs as the client does, and connects to nothing
+    "egress/policy.py",  # parses URLs as the client does, and connects to nothing
     "sealing/vault.py",  # the key service that the operator names
     "ops/api_client.py",  # the command line, to the arena that its user names
 }  # fmt: skip

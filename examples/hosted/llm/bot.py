@@ -1,7 +1,7 @@
 """Asks a language model behind any OpenAI-compatible endpoint, and plays on when that fails.
 
-Set ENDPOINT and MODEL, and list the host in `agent.json` under `egress`: an operator has to approve
-it. The key is read from `api_key.txt` beside this file; everybody who can read your upload can read
+Set ENDPOINT and MODEL, and list the host in `agent.json` under `egress`: once an operator has approved
+it, requests leave through the arena's proxy; until then the agent plays by rule. The key is read from `api_key.txt` beside this file; everybody who can read your upload can read
 it, so make one for this agent alone, with a budget.
 
 The model's word is never trusted: its answer becomes one of the legal actions, or the agent falls
@@ -15,11 +15,11 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from pokerarena_sdk import run
+from pokerarena_sdk import egress, run
 
 ENDPOINT = os.environ.get("LLM_ENDPOINT", "https://api.example.org/v1/chat/completions")
 MODEL = os.environ.get("LLM_MODEL", "small")
-OPENER = urllib.request.build_opener()
+OPENER = egress.opener()
 KEY_FILE = Path(__file__).with_name("api_key.txt")
 MARGIN_MS = 400
 MAX_REPLY_BYTES = 65_536

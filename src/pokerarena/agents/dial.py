@@ -11,28 +11,21 @@ It never follows redirects, reads proxies from the environment, keeps cookies or
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from ipaddress import ip_address
 from typing import Final
 
 from pyreqwest.client import Client, ClientBuilder
 
-from pokerarena.agents.egress import Address, EgressDenied, EgressPolicy, Target
+from pokerarena.egress.policy import Address, EgressDenied, EgressPolicy, Target
+from pokerarena.egress.resolve import Resolve, SystemResolver, check_resolved, is_own_address
 
 USER_AGENT: Final = "pokerarena"
 
-Resolve = Callable[[str, int], Awaitable[tuple[Address, ...]]]
 Build = Callable[["Target", tuple[Address, ...], "DialLimits"], Client]
-
-
-class ResolveFailed(Exception):
-    """A name that led to no address in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,51 +42,6 @@ class DialLimits:
     # After a refused connection the name is resolved again, but no more often than this.
     min_pin_lifetime_s: float = 1.0
     max_origins: int = 4_096
-
-
-class SystemResolver:
-    """The operating system's resolver on its own few threads, with a time limit.
-
-    A thread that hangs in the system's resolver cannot be stopped; the pool bounds how many hang,
-    and whoever waits gives up in time.
-    """
-
-    def __init__(self, limits: DialLimits) -> None:
-        self._limits = limits
-        self._pool = ThreadPoolExecutor(limits.max_resolver_threads, "resolve")
-
-    async def __call__(self, host: str, port: int) -> tuple[Address, ...]:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._limits.resolve_timeout_ms / 1000):
-                found = await loop.run_in_executor(self._pool, _lookup, host, port)
-        except TimeoutError:
-            raise ResolveFailed(
-                f"{host} was not resolved within {self._limits.resolve_timeout_ms} ms"
-            ) from None
-        except (OSError, UnicodeError) as error:
-            raise ResolveFailed(f"{host} cannot be resolved: {error}") from None
-        return found
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _lookup(host: str, port: int) -> tuple[Address, ...]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-    # Each address once, in the order in which the system prefers them.
-    return tuple(dict.fromkeys(ip_address(entry[4][0]) for entry in found))
-
-
-def is_own_address(address: Address) -> bool:
-    """Whether this machine holds the address: one can bind only to one's own. Sends nothing."""
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((str(address), 0))
-    except OSError:
-        return False
-    return True
 
 
 def build_pinned_client(
@@ -130,6 +78,7 @@ def build_pinned_client(
 @dataclass(slots=True)
 class _Pin:
     client: Client
+    target: Target
     addresses: tuple[Address, ...]
     checked_at_s: float
     retry_at_s: float = 0.0
@@ -154,13 +103,31 @@ class Dialer:
     ) -> None:
         self.policy = policy
         self._limits = limits or DialLimits()
-        self._system = SystemResolver(self._limits)
+        self._system = SystemResolver(
+            self._limits.resolve_timeout_ms, self._limits.max_resolver_threads
+        )
         self._resolve = resolve or self._system
         self._build = build
         self._owns = owns
         self._clock = clock
         self._pins: OrderedDict[tuple[str, str, int], _Pin] = OrderedDict()
         self._pinning: dict[tuple[str, str, int], asyncio.Task[Client]] = {}
+
+    def use(self, policy: EgressPolicy) -> None:
+        """Judge by this policy from now on; what it forbids is reached no more.
+
+        The client of a forbidden pin is dropped: what is in flight may still end, within its
+        deadline, and its kept connections are closed.
+        """
+        if policy == self.policy:
+            return
+        self.policy = policy
+        for origin, pin in list(self._pins.items()):
+            try:
+                policy.target(pin.target.url)
+                policy.check_addresses(pin.addresses)
+            except EgressDenied:
+                del self._pins[origin]
 
     def ready_client(self, target: Target) -> Client | None:
         """The client for this target if one is pinned already; starts its renewal when due."""
@@ -218,16 +185,26 @@ class Dialer:
             done.exception()  # Whoever waits has it; with nobody waiting it is not news.
 
     async def _pin(self, target: Target) -> Client:
+        while True:
+            policy = self.policy
+            client = await self._pin_under(policy, target)
+            # One that was judged by a policy that holds no more is judged again.
+            if policy is self.policy:
+                return client
+
+    async def _pin_under(self, policy: EgressPolicy, target: Target) -> Client:
         try:
-            addresses = await self._checked_addresses(target)
+            addresses = await self._checked_addresses(policy, target)
         except EgressDenied:
             self._pins.pop(target.origin, None)
             raise
         pin = self._pins.get(target.origin)
         if pin is None or set(pin.addresses) != set(addresses):
             client = await asyncio.to_thread(self._build, target, addresses, self._limits)
+            if policy is not self.policy:
+                return client
             # The former client is dropped, not closed: requests in flight may still end.
-            pin = _Pin(client, addresses, self._clock())
+            pin = _Pin(client, target, addresses, self._clock())
             self._pins[target.origin] = pin
         pin.checked_at_s = self._clock()
         self._pins.move_to_end(target.origin)
@@ -235,13 +212,12 @@ class Dialer:
             self._pins.popitem(last=False)
         return pin.client
 
-    async def _checked_addresses(self, target: Target) -> tuple[Address, ...]:
+    async def _checked_addresses(self, policy: EgressPolicy, target: Target) -> tuple[Address, ...]:
+        policy.target(target.url)
         if target.literal is not None:
             addresses: tuple[Address, ...] = (target.literal,)
         else:
             addresses = await self._resolve(target.host, target.port)
-        # Judged before it is cut: a bad address may not hide behind many good ones.
-        self.policy.check_addresses(addresses)
-        if not self.policy.allow_private and any(map(self._owns, addresses)):
-            raise EgressDenied("the address belongs to the arena itself")
-        return addresses[: self._limits.max_addresses]
+        return check_resolved(
+            policy, addresses, owns=self._owns, at_most=self._limits.max_addresses
+        )

@@ -20,9 +20,10 @@ from pyreqwest import exceptions as transport
 from pyreqwest.client import Client
 from pyreqwest.http import Url
 
-from pokerarena.agents.dial import Dialer, ResolveFailed
-from pokerarena.agents.egress import EgressDenied, Target
+from pokerarena.agents.dial import Dialer
 from pokerarena.agents.player import Failure, FallbackReason, Reply
+from pokerarena.egress.policy import EgressDenied, EgressPolicy, Target
+from pokerarena.egress.resolve import ResolveFailed
 from pokerarena.protocol.answers import MalformedAnswer, decode_answer, decode_batch
 from pokerarena.protocol.messages import Answer, Callback, Event, HandEnd, RunEnd, RunStart, encode
 from pokerarena.protocol.signing import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, Signer
@@ -73,13 +74,10 @@ class HttpPlayer:
         self._wants_events = wants_events
         self._clock = clock
         self._wall_clock = wall_clock
+        self._callback_url = url
+        self._judged_by: EgressPolicy | None = None
         self._target: Target | None = None
-        self._denied: str | None = None
-        try:
-            self._target = dialer.policy.target(url)
-            self._url = Url(self._target.url)
-        except EgressDenied as denied:
-            self._denied = str(denied)
+        self._denied = ""
         self._gathering: list[_Asked] = []
         self._batches: set[asyncio.Task[None]] = set()
         self._events: deque[tuple[str, bytes]] = deque(maxlen=self._limits.max_queued_events)
@@ -91,10 +89,9 @@ class HttpPlayer:
 
     async def open(self, run_start: RunStart) -> None:
         """Resolve and check the address before the first decision is on the clock."""
-        if self._target is not None:
-            # Whatever is wrong is said again, and counted, when the first decision is due.
-            with contextlib.suppress(EgressDenied, ResolveFailed, transport.PyreqwestError):
-                await self._dialer.client(self._target)
+        # Whatever is wrong is said again, and counted, when the first decision is due.
+        with contextlib.suppress(EgressDenied, ResolveFailed, transport.PyreqwestError):
+            await self._dialer.client(self._judged())
         self._tell(f"{run_start.run_id}-{run_start.seat}-start", run_start)
 
     async def decide(self, callback: Callback, deadline_ms: int) -> Reply:
@@ -141,40 +138,59 @@ class HttpPlayer:
         self, message_id: str, body: bytes, deadline_ms: int, max_bytes: int
     ) -> bytes | Failure:
         """Send one signed message; the body of a complete answer in time, or what went wrong."""
-        if self._target is None:
-            return Failure(FallbackReason.EGRESS_DENIED, self._denied or "")
         ends_at_s = self._clock() + deadline_ms / 1000
         try:
-            client = self._dialer.ready_client(self._target)
-            if client is None:
-                async with asyncio.timeout(deadline_ms / 1000):
-                    client = await self._dialer.client(self._target)
-            return await self._deliver(client, message_id, body, ends_at_s, max_bytes)
+            return await self._deliver(message_id, body, ends_at_s, max_bytes)
         except EgressDenied as denied:
             return Failure(FallbackReason.EGRESS_DENIED, str(denied))
         except ResolveFailed as error:
             return Failure(FallbackReason.CONNECT_FAILED, str(error))
         except transport.PyreqwestError as error:
             failure = failure_of(error)
-            if failure.reason is FallbackReason.CONNECT_FAILED:
+            if failure.reason is FallbackReason.CONNECT_FAILED and self._target is not None:
                 self._dialer.connection_failed(self._target)
             return failure
         except TimeoutError:
             return Failure(FallbackReason.TIMEOUT, f"no address within {deadline_ms} ms")
 
+    def _judged(self) -> Target:
+        """The target as the policy of this moment sees it. Raises `EgressDenied`."""
+        policy = self._dialer.policy
+        if self._judged_by is not policy:
+            self._judged_by, self._target = policy, None
+            try:
+                self._target = policy.target(self._callback_url)
+                self._url = Url(self._target.url)
+            except EgressDenied as denied:
+                self._denied = str(denied)
+        if self._target is None:
+            raise EgressDenied(self._denied)
+        return self._target
+
+    async def _client(self, ends_at_s: float) -> Client:
+        target = self._judged()
+        client = self._dialer.ready_client(target)
+        if client is None:
+            async with asyncio.timeout(max(0.0, ends_at_s - self._clock())):
+                client = await self._dialer.client(target)
+        return client
+
     async def _deliver(
-        self, client: Client, message_id: str, body: bytes, ends_at_s: float, max_bytes: int
+        self, message_id: str, body: bytes, ends_at_s: float, max_bytes: int
     ) -> bytes | Failure:
         """Send once, and once more when a kept-alive connection turns out to be closed.
 
         A server may hang up on an idle connection at the very moment we use it. That is nobody's
         fault, and the decision id makes the second delivery recognisable.
         """
+        client = await self._client(ends_at_s)
         try:
             return await self._send(client, message_id, body, ends_at_s, max_bytes)
         except transport.ConnectError as error:
             if not _lost_before_an_answer(error) or self._clock() >= ends_at_s:
                 raise
+        # Judged anew: operators may have denied the place meanwhile.
+        client = await self._client(ends_at_s)
         return await self._send(client, message_id, body, ends_at_s, max_bytes)
 
     async def _send(
@@ -274,7 +290,7 @@ class HttpPlayer:
     # --- one-way messages --------------------------------------------------------------------
 
     def _tell(self, message_id: str, event: Event) -> None:
-        if not self._wants_events or self._target is None:
+        if not self._wants_events:
             return
         self._events.append((message_id, encode(event)))
         if self._post is None or self._post.done():

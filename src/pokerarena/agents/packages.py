@@ -18,7 +18,8 @@ from pokerarena.agents.models import Agent, AgentPackage, AgentVersion, CheckSta
 from pokerarena.auth import accounts, audit
 from pokerarena.auth.audit import Event
 from pokerarena.auth.permissions import Principal
-from pokerarena.errors import Conflict, Invalid, QuotaExceeded
+from pokerarena.egress import approvals, rules
+from pokerarena.errors import Conflict, QuotaExceeded
 from pokerarena.ids import IdKind, id_text, new_id
 from pokerarena.jobs import enqueue_check
 from pokerarena.sandbox.archive import Package, pack
@@ -38,12 +39,8 @@ async def add_version(
 ) -> AgentVersion:
     """Add a checked upload as the next version of the principal's own agent; its check is queued."""
     if package.manifest.egress:
-        raise Invalid(
-            "egress_not_available",
-            "This arena lets no hosted agent reach a host; leave egress empty, or serve the agent "
-            "yourself and make an 'http' version.",
-            field="egress",
-        )
+        policy = await rules.current_policy(session, settings)
+        approvals.check_declared(policy, package.manifest.egress)
     agent = await registry.open_own_agent(session, principal, agent_id)
     await accounts.lock(session, agent.owner_id)
     number = await registry.next_number(session, agent, settings)
@@ -77,6 +74,7 @@ async def add_version(
     )
     session.add(version)
     await session.flush()
+    approvals.declare(session, version.id, package.manifest.egress)
     await enqueue_check(session, version.id)
     audit.record(
         session,
@@ -86,6 +84,7 @@ async def add_version(
         package_sha256=package.digest,
         size_bytes=len(packed),
     )
+    await session.flush()
     await session.refresh(version)
     return version
 

@@ -2,12 +2,12 @@
 
 Owns the signing secret of a version from the moment it is made: it leaves this module once, in the
 answer to its creation, and afterwards only sealed or to the player that signs with it. It must
-never open a connection to a callback URL; whether an address is allowed is `agents.egress`'s word.
+never open a connection to a callback URL; whether an address is allowed is `egress.policy`'s word.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -15,12 +15,13 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from pokerarena.agents.egress import EgressPolicy
 from pokerarena.agents.house import STRATEGIES
 from pokerarena.agents.models import Agent, AgentVersion, AgentVisibility, VersionKind
 from pokerarena.auth import accounts, audit
 from pokerarena.auth.audit import Event
 from pokerarena.auth.permissions import Principal
+from pokerarena.egress import rules
+from pokerarena.egress.policy import EgressPolicy
 from pokerarena.errors import Conflict, Forbidden, Invalid, NotFound, QuotaExceeded
 from pokerarena.ids import IdKind, id_text, new_id
 from pokerarena.protocol.signing import new_secret
@@ -50,20 +51,6 @@ class NewVersion:
 
     row: AgentVersion
     signing_secret: str | None
-
-
-def egress_policy(settings: Settings) -> EgressPolicy:
-    """The operator's policy for callbacks, as the settings state it."""
-    policy = EgressPolicy(
-        allow_private=settings.callback_allow_private,
-        schemes=frozenset(settings.callback_schemes),
-        allowed_domains=frozenset(settings.callback_domains_allowed),
-        denied_domains=frozenset(settings.callback_domains_denied),
-    )
-    if settings.callback_ports:
-        ports = tuple((port, port) for port in settings.callback_ports)
-        policy = replace(policy, port_ranges=ports)
-    return policy
 
 
 def can_see(principal: Principal, agent: Agent) -> bool:
@@ -192,7 +179,8 @@ async def add_version(
     sealer: Sealer,
 ) -> NewVersion:
     """Add the next version of the principal's own agent."""
-    check_order(order, settings)
+    # From the database each time: whoever registers is held to the lists of this moment.
+    check_order(order, await rules.current_policy(session, settings))
     agent = await open_own_agent(session, principal, agent_id)
     number = await next_number(session, agent, settings)
     version_id = new_id()
@@ -240,7 +228,7 @@ async def next_number(session: AsyncSession, agent: Agent, settings: Settings) -
     return (last or 0) + 1
 
 
-def check_order(order: VersionOrder, settings: Settings) -> None:
+def check_order(order: VersionOrder, policy: EgressPolicy) -> None:
     """Raise `Invalid` for a version that cannot be made here."""
     if order.kind is VersionKind.HOSTED:
         raise Invalid(
@@ -262,7 +250,7 @@ def check_order(order: VersionOrder, settings: Settings) -> None:
         raise Invalid("house_name_unexpected", "An http version has no house_name.")
     if order.callback_url is None:
         raise Invalid("callback_url_missing", "An http version needs a callback_url.")
-    if problems := egress_policy(settings).check_url(order.callback_url):
+    if problems := policy.check_url(order.callback_url):
         raise Invalid(
             "callback_url_refused",
             f"The callback_url cannot be used: {'; '.join(problems)}.",

@@ -26,6 +26,7 @@ from pokerarena.api.routes import (
     audit,
     auth,
     dead_letters,
+    egress,
     federation,
     hands,
     identities,
@@ -82,6 +83,8 @@ V1_ROUTERS = (
     hands.router,
     uploads.reports,
     dead_letters.router,
+    egress.of_version,
+    egress.router,
 )
 
 

@@ -114,6 +114,7 @@ AgentId = Annotated[UUID, *_id(IdKind.AGENT)]
 VersionId = Annotated[UUID, *_id(IdKind.VERSION)]
 TableId = Annotated[UUID, *_id(IdKind.TABLE)]
 RunId = Annotated[UUID, *_id(IdKind.RUN)]
+EgressRuleId = Annotated[UUID, *_id(IdKind.EGRESS_RULE)]
 DeadLetterId = Annotated[UUID, *_id(IdKind.DEAD_LETTER)]
 HandId = Annotated[UUID, *_id(IdKind.HAND)]
 

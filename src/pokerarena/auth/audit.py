@@ -88,6 +88,10 @@ class Event(StrEnum):
     SEAT_LEFT = "seat.left"
     PRIVATE_RUN_READ = "private_run.read"
     AUDIT_READ = "audit.read"
+    EGRESS_RULE_ADDED = "egress.rule_added"
+    EGRESS_RULE_REMOVED = "egress.rule_removed"
+    EGRESS_APPROVED = "egress.approved"
+    EGRESS_DENIED = "egress.denied"
 
 
 _actor: ContextVar[Principal] = ContextVar("pokerarena_audit_actor", default=Principal.ANONYMOUS)

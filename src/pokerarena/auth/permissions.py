@@ -161,6 +161,8 @@ class Permission(Enum):
     SANDBOX_READ = "read what the sandboxes of one's own hosted agent did in a run"
     RUN_CONTROL = "stop or resume a run of one's own table"
     DEAD_LETTERS_MANAGE = "list, read, retry and discard dead letters"
+    EGRESS_MANAGE = "keep the egress lists, and decide which hosts hosted versions may reach"
+    EGRESS_READ = "read which hosts one's own hosted version may reach"
 
 
 RULES: dict[Permission, Rule] = {
@@ -196,6 +198,8 @@ RULES: dict[Permission, Rule] = {
     Permission.SANDBOX_READ: Rule(Who.USER, Scope.RUNS_READ, Ownership.VISIBLE),
     Permission.RUN_CONTROL: Rule(Who.USER, Scope.RUNS_WRITE, Ownership.OWNER),
     Permission.DEAD_LETTERS_MANAGE: Rule(Who.OPERATOR, Scope.OPERATOR),
+    Permission.EGRESS_MANAGE: Rule(Who.OPERATOR, Scope.OPERATOR),
+    Permission.EGRESS_READ: Rule(Who.USER, Scope.AGENTS_READ, Ownership.VISIBLE),
 }
 
 

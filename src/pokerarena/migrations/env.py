@@ -8,6 +8,7 @@ from pokerarena.agents import models as agents_models
 from pokerarena.api import models as api_models
 from pokerarena.auth import models as auth_models
 from pokerarena.db import Base
+from pokerarena.egress import models as egress_models
 from pokerarena.history import models as history_models
 from pokerarena.migrations import include_name
 from pokerarena.runs import models as runs_models
@@ -20,6 +21,7 @@ MAPPED = (
     runs_models,
     history_models,
     api_models,
+    egress_models,
 )
 
 

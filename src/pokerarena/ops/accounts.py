@@ -54,6 +54,11 @@ def remove_second_factor(settings: Settings, *, username: str) -> None:
     asyncio.run(_in_database(settings, work))
 
 
+def in_database(settings: Settings, work: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
+    """Does other rooms' work in one transaction, for commands."""
+    return asyncio.run(_in_database(settings, work))
+
+
 async def _create(settings: Settings, username: str, password: str, role: Role) -> str:
     hasher = PasswordHasher(settings)
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from pokerarena.agents.conformance import Finding, Severity, Summary, check_agent
 from pokerarena.agents.dial import Dialer
-from pokerarena.agents.egress import EgressPolicy
+from pokerarena.egress.policy import EgressPolicy
 from pokerarena.errors import Invalid, Unavailable
 from pokerarena.sandbox.checking import check_hosted
 from pokerarena.sandbox.local import local_sandboxes

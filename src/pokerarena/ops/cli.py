@@ -30,6 +30,7 @@ from pokerarena.ops.commands import (
     watch,
 )
 from pokerarena.ops.embedded_errors import EmbeddedPostgresError
+from pokerarena.telemetry import configure_logging
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -53,12 +54,16 @@ app.command("match")(match.match)
 app.command("watch")(watch.watch)
 app.command("api")(serve.api)
 app.command("worker")(serve.worker)
-app.command(
-    "agent-host",
-    # Its options are its own: it must start without any of what the other roles load.
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)(agent_host.agent_host)
+for name, command in (
+    ("agent-host", agent_host.agent_host),
+    ("egress-proxy", agent_host.egress_proxy),
+):
+    app.command(
+        name,
+        # Its options are its own: it must start without any of what the other roles load.
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(command)
 app.command("doctor")(doctor.doctor)
 app.command("verify")(verify.verify)
 app.add_typer(migrate.commands, name="migrate")
@@ -89,6 +94,8 @@ def root(
 
 def main() -> None:
     """Runs the program; every expected failure becomes one line and an exit code."""
+    # Until a role says how: what is logged is no output of a command.
+    configure_logging("INFO", "auto", role="command")
     try:
         # Not standalone: click's own way prints usage errors over three lines.
         code = app(standalone_mode=False)

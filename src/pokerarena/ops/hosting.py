@@ -1,4 +1,5 @@
-"""The agent-host of an arena on one machine: whether there can be one, its keys, its place.
+"""The agent-host of an arena on one machine, with its egress proxy: whether there can be one, its
+keys, its place.
 
 Owns: what it is given, which is its own key, the public keys and folders of its own, and what the
 worker is told.
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pokerarena.ops.up import Arena
 
 NAME: Final = "local"
+EGRESS_USER: Final = "nobody"
 # What lies in the data directory and is no business of an agent-host.
 HIDDEN: Final = ("postgres", "secrets", "logs", "wal-spool")
 RUNTIMES_SETTING: Final = "POKERARENA_SANDBOX_RUNTIMES"
@@ -46,7 +48,9 @@ class Hosting:
         self._worker_key = arena.directory.secrets / "worker-key.pem"
         self._host_key = self._folder / "key.pem"
         self._public_keys = self._folder / "service-keys.json"
+        self._egress = self._folder / "egress.sock"
         self._child: Child | None = None
+        self._proxy: Child | None = None
         self.runtimes: list[str] = []
         self.obstacle = self._obstacle() if wanted else None
         if self.possible:
@@ -76,38 +80,55 @@ class Hosting:
         """Starts it. The first time it builds the sandboxes' root file system before it serves."""
         if not self.possible or self._child is not None:
             return
-        self._child = Child(
+        self._proxy = self._start(
+            "egress-proxy",
+            *("--name", NAME, "--public-keys", str(self._public_keys)),
+            *("--socket", str(self._egress)),
+            # It needs no right of root's once it listens.
+            *("--user", EGRESS_USER),
+        )
+        self._child = self._start(
             "agent-host",
-            [
-                *(sys.executable, "-m", "pokerarena.ops.cli", "agent-host", "--name", NAME),
-                *("--key", str(self._host_key), "--public-keys", str(self._public_keys)),
-                *("--socket", str(self._socket)),
-                *("--rootfs", str(self._rootfs()), "--build-rootfs"),
-                *("--store", str(self._folder / "packages")),
-                *(f"--runtime={name}" for name in self.runtimes),
-                *(f"--hide={self._arena.directory.path / name}" for name in HIDDEN),
-            ],
-            log=self._arena.directory.logs / "agent-host.log",
+            *("--name", NAME, "--key", str(self._host_key)),
+            *("--public-keys", str(self._public_keys), "--socket", str(self._socket)),
+            *("--rootfs", str(self._rootfs()), "--build-rootfs"),
+            *("--store", str(self._folder / "packages"), "--egress-proxy", str(self._egress)),
+            *(f"--runtime={name}" for name in self.runtimes),
+            *(f"--hide={self._arena.directory.path / name}" for name in HIDDEN),
+        )
+
+    def _start(self, name: str, *options: str) -> Child:
+        child = Child(
+            name,
+            [sys.executable, "-m", "pokerarena.ops.cli", name, *options],
+            log=self._arena.directory.logs / f"{name}.log",
             environment=clean_environment(os.environ),
             stop_patience_s=STOP_PATIENCE_S,
         )
-        self._child.start()
+        child.start()
+        return child
 
     def keep_alive(self, say: Callable[[str], None]) -> None:
-        """Starts it again if it ended; gives it up, and nothing else, when it keeps ending."""
-        if self._child is None:
-            return
+        """Starts each again if it ended; gives it up, and nothing else, when it keeps ending."""
         try:
-            self._child.keep_alive(say)
+            if self._child is not None:
+                self._child.keep_alive(say)
         except Unavailable as error:
             say(f"{error.message} The arena goes on without hosted agents.")
             self._child = None
+        try:
+            if self._proxy is not None:
+                self._proxy.keep_alive(say)
+        except Unavailable as error:
+            say(f"{error.message} The arena goes on without egress of hosted agents.")
+            self._proxy = None
 
     def stop(self) -> None:
         """Stops it; with it end all sandboxes."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.stop(self._arena.hurry)
+        for child in (self._child, self._proxy):
+            if child is not None:
+                child.stop(self._arena.hurry)
+        self._child = self._proxy = None
 
     def _make_keys(self) -> None:
         """A key each, and the set of both: all of them anew where one is missing."""

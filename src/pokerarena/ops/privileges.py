@@ -76,6 +76,15 @@ RELATIONS: Final[dict[str, Declared]] = {
         why="the API can store an upload and never read one again; to change a size to what it is "
         "locks the row",
     ),
+    "egress_rules": Declared(
+        api=("SELECT", "INSERT", "DELETE"), worker=READ, why="an entry is never changed"
+    ),
+    "egress_revision": Declared(api=("SELECT", "UPDATE (revision)"), worker=READ),
+    "version_egress": Declared(
+        api=("SELECT", "INSERT", "UPDATE (state, decided_at, decided_by)"),
+        worker=READ,
+        why="what a version declares never changes; operators decide on it",
+    ),
     "tables": Declared(api=ADD_AND_CHANGE, why="archived, never deleted"),
     "seats": Declared(api=EVERYTHING),
     "viewer_links": Declared(

@@ -24,6 +24,7 @@ from pokerarena.agents.packages import read_package
 from pokerarena.agents.player import Reply
 from pokerarena.auth.permissions import Principal
 from pokerarena.db import Database
+from pokerarena.egress.grants import GrantSource
 from pokerarena.errors import ArenaError, ConfigurationError, NotFound, Unavailable
 from pokerarena.protocol.messages import Callback, HandEnd, RunEnd, RunStart
 from pokerarena.runs.models import Run, RunSeat
@@ -179,9 +180,9 @@ class RunLodging:
         self._seats: list[HostedSeat] = []
         self.begun = False
 
-    def seat(self, version: AgentVersion) -> HostedSeat:
+    def seat(self, version: AgentVersion, egress: GrantSource) -> HostedSeat:
         """A seat for a hosted version, within the booking; not opened yet."""
-        seat = HostedSeat(lodge(self._booking, version))
+        seat = HostedSeat(lodge(self._booking, version, egress))
         self._seats.append(seat)
         return seat
 
@@ -221,10 +222,15 @@ class RunLodging:
         self._waiting.end(self)
 
 
-def lodge(booking: Booking, version: AgentVersion) -> HostedPlayer | RemotePlayer:
-    """A player for a hosted version within a booking, not opened yet."""
+def lodge(
+    booking: Booking, version: AgentVersion, egress: GrantSource | None = None
+) -> HostedPlayer | RemotePlayer:
+    """A player within a booking, not opened yet; without `egress` it can reach nothing."""
     assert version.package_digest is not None, "the schema says so"
-    return booking.player(version.package_digest.hex(), manifests.parse(version.manifest))
+    manifest = manifests.parse(version.manifest)
+    return booking.player(
+        version.package_digest.hex(), manifest, egress=egress if manifest.egress else None
+    )
 
 
 def usage_report(player: HostedPlayer | RemotePlayer) -> dict[str, Any]:

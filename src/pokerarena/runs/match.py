@@ -20,11 +20,11 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from pokerarena.agents.dial import Dialer
-from pokerarena.agents.egress import EgressPolicy
 from pokerarena.agents.house import STRATEGIES, HousePlayer
 from pokerarena.agents.http import HttpLimits, HttpPlayer
 from pokerarena.agents.player import Player
 from pokerarena.agents.seat import SeatedPlayer, SeatSettings
+from pokerarena.egress.policy import EgressPolicy
 from pokerarena.engine.rules import MAX_SEATS, MIN_SEATS, AnteKind
 from pokerarena.engine.view import Viewer
 from pokerarena.errors import Invalid, Unavailable

@@ -20,8 +20,9 @@ from pokerarena.agents.house import HousePlayer, UnknownHouseAgent
 from pokerarena.agents.http import HttpLimits, HttpPlayer
 from pokerarena.agents.models import AgentVersion, VersionKind
 from pokerarena.agents.player import Player
-from pokerarena.agents.registry import egress_policy, open_signing_secret
+from pokerarena.agents.registry import open_signing_secret
 from pokerarena.agents.seat import SeatedPlayer, SeatSettings
+from pokerarena.egress.watch import EgressWatch
 from pokerarena.ids import IdKind, id_text
 from pokerarena.runs.formats import RunRules
 from pokerarena.runs.hosted import RunLodging, WaitingRuns
@@ -52,12 +53,22 @@ class Lineup(NamedTuple):
 class SeatBuilder:
     """Builds players; one per process, because all its HTTP players share their connections."""
 
-    def __init__(self, settings: Settings, sealer: Sealer, hosts: HostPool | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        sealer: Sealer,
+        egress: EgressWatch,
+        hosts: HostPool | None = None,
+    ) -> None:
         self._settings = settings
+        self._egress = egress
         self._hosts = hosts
         self._waiting = WaitingRuns(settings.agent_host_waiting_max)
         self._sealer = sealer
-        self._dialer = Dialer(egress_policy(settings), dial_limits(settings))
+        self._dialer = Dialer(egress.policy, dial_limits(settings))
+        egress.on_policy = self._dialer.use
+        if hosts is not None:
+            egress.on_renewal = hosts.renew_egress
 
     async def seat(
         self,
@@ -124,7 +135,7 @@ class SeatBuilder:
         if version.kind == VersionKind.HTTP.value:
             return await self._http_player(version)
         assert lodging is not None, "there is one for every lineup with a hosted version"
-        return lodging.seat(version)
+        return lodging.seat(version, self._egress.pass_for(version.id, run_id))
 
     async def _http_player(self, version: AgentVersion) -> HttpPlayer:
         assert version.callback_url is not None, "the schema says so"

@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from pokerarena.errors import Invalid
 from pokerarena.sandbox import wire
@@ -60,6 +61,8 @@ class AgentHost:
         self.connections: set[Connection] = set()
         self.closings: set[asyncio.Task[None]] = set()
         self.counter: TicketCounter | None = None
+        # Where the egress proxy listens; without one no sandbox has a way out.
+        self.egress_proxy: Path | None = None
         # More at once would only make each of them late, and lateness is counted against agents.
         self.starts = asyncio.Semaphore(max(2, os.cpu_count() or 1))
 

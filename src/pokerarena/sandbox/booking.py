@@ -22,6 +22,7 @@ from pokerarena.sandbox.runtime import RuntimeName
 from pokerarena_sdk.manifest import Manifest
 
 if TYPE_CHECKING:
+    from pokerarena.egress.grants import GrantSource
     from pokerarena.sandbox.host_client import HostConnection, HostPool
     from pokerarena.sandbox.wire import NotBooked
 
@@ -132,12 +133,18 @@ class Booking:
         manifest: Manifest,
         *,
         alone: Callable[[], bool] | None = None,
+        egress: GrantSource | None = None,
     ) -> HostedPlayer | RemotePlayer:
-        """A player within the room: on leased sandboxes where all hosts are on this machine."""
+        """A player within the room: on leased sandboxes where all hosts are on this machine.
+
+        Without `egress` it can reach nothing.
+        """
         if self._pool.local:
-            launcher = LeaseLauncher(self, digest)
+            launcher = LeaseLauncher(self, digest, egress)
             return HostedPlayer(launcher, manifest, self.limits, alone=alone)
-        return RemotePlayer(self, digest, manifest.max_in_flight, events=manifest.events)
+        return RemotePlayer(
+            self, digest, manifest.max_in_flight, events=manifest.events, egress=egress
+        )
 
     def release(self) -> None:
         """Give the room back, with whatever is still in it."""

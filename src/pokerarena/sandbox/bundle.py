@@ -6,7 +6,6 @@ nothing of ours can slip into what an agent sees.
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +16,8 @@ from pokerarena_sdk.manifest import Manifest
 OCI_VERSION: Final = "1.0.2"
 AGENT_FOLDER: Final = "/agent"
 AGENT_UID: Final = 1000
+# Named in the SDK, too.
+EGRESS_SOCKET: Final = "/run/egress.sock"
 CPU_PERIOD_US: Final = 100_000
 # A sandbox owns two host ids: one for its root, who runs nothing, one for the agent.
 IDS_PER_SANDBOX: Final = 2
@@ -49,6 +50,7 @@ class SandboxSpec:
     extra_pids: int = 0
     extra_memory_bytes: int = 0
     own_kernel: bool = False
+    # The socket of its way out, served by the egress proxy; only for what an operator approved.
     egress_socket: str | None = None
 
 
@@ -78,19 +80,12 @@ def config(spec: SandboxSpec) -> dict[str, Any]:
             "uidMappings": _mapping(spec.host_id_base),
             "gidMappings": _mapping(spec.host_id_base),
             "resources": _resources(spec),
-            "seccomp": seccomp.profile(_families(spec), own_kernel=spec.own_kernel),
+            "seccomp": seccomp.profile(own_kernel=spec.own_kernel),
             "maskedPaths": list(_MASKED),
             "readonlyPaths": list(_READ_ONLY),
             "rootfsPropagation": "private",
         },
     }
-
-
-def _families(spec: SandboxSpec) -> tuple[int, ...]:
-    if spec.egress_socket is None:
-        return (socket.AF_UNIX,)
-    # HTTP clients want TCP to a proxy; it listens on the sandbox's own loopback.
-    return (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)
 
 
 def _process(spec: SandboxSpec) -> dict[str, Any]:
@@ -153,9 +148,7 @@ def _mounts(spec: SandboxSpec) -> list[dict[str, Any]]:
     if spec.egress_socket is not None:
         mounts.append(_mount("/run", "tmpfs", "tmpfs", [*closed, "noexec", "mode=755", "size=4k"]))
         mounts.append(
-            _mount(
-                "/run/egress.sock", "bind", spec.egress_socket, ["bind", "ro", *closed, "noexec"]
-            )
+            _mount(EGRESS_SOCKET, "bind", spec.egress_socket, ["bind", "ro", *closed, "noexec"])
         )
     return mounts
 

@@ -65,6 +65,10 @@ class SandboxHome:
     def bundle(self, name: str) -> Path:
         return self.folder / "bundles" / name
 
+    def egress_socket(self, name: str) -> Path:
+        """Where a sandbox with a way out has its socket; the path of one must be short."""
+        return self.folder / f"{name}.out"
+
     def cgroup_path(self, name: str) -> str:
         return f"{self.cgroup}/{name}"
 

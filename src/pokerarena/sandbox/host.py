@@ -65,15 +65,15 @@ async def serve(
         await host.close()
 
 
-class _Parser(argparse.ArgumentParser):
+class OptionsParser(argparse.ArgumentParser):
     """Wrong usage is told in one line, as by every command."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"pokerarena agent-host: {message}\n")
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = _Parser(prog="pokerarena agent-host", description="Run hosted agents.")
+    parser = OptionsParser(prog="pokerarena agent-host", description="Run hosted agents.")
     parser.add_argument("--name", required=True, help="the audience of its tokens")
     parser.add_argument("--key", type=Path, required=True, help="its own private key, in PEM")
     parser.add_argument(
@@ -92,6 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--players-max", type=int, default=64)
     parser.add_argument("--memory-mib", type=int, default=4096)
     parser.add_argument("--hide", type=Path, action="append", default=[])
+    parser.add_argument("--egress-proxy", type=Path, help="its socket; none: no agent gets out")
     parser.add_argument("--build-rootfs", action="store_true", help="where it is missing")
     options = parser.parse_args(arguments)
     try:
@@ -137,6 +138,7 @@ def _run(options: argparse.Namespace) -> None:
         tree = options.rootfs / rootfs.ROOT
         homes = [SandboxHome(runtime, tree, options.base) for runtime in runtimes]
         host = AgentHost(settings, homes, AgentStore(options.store), identity)
+        host.egress_proxy = options.egress_proxy
         await serve(
             host,
             socket_path=options.socket,

@@ -16,6 +16,8 @@ from typing import Final, Protocol
 
 import structlog
 
+from pokerarena.egress import grants
+from pokerarena.egress.grants import GrantSource
 from pokerarena.errors import Unauthenticated, Unavailable
 from pokerarena.sandbox import wire
 from pokerarena.sandbox.booking import Booking, Request
@@ -72,6 +74,7 @@ class HostConnection:
         self._opening: dict[int, asyncio.Future[wire.Opened | wire.Leased | None]] = {}
         self._requests: dict[int, Request] = {}
         self._numbers = itertools.count(1)
+        self._egress: dict[int, GrantSource] = {}
         self._renewal: asyncio.TimerHandle | None = None
         self._first_token_id = ""
         self.alive = False
@@ -120,20 +123,25 @@ class HostConnection:
             self._wire.send(wire.Unbook(number))
 
     async def open(
-        self, player: RemotePlayer, booking: Booking, digest: str, run_start: bytes | None
-    ) -> int:
+        self, player: RemotePlayer, booking: Booking, digest: str, run_start: bytes | None,
+        egress: GrantSource | None = None,
+    ) -> int:  # fmt: skip
         """Open a player within a booking on this host; returns its number."""
         number = next(self._numbers)
-        frame = wire.OpenPlayer(number, booking.number, digest, asdict(booking.limits), run_start)
+        frame = wire.OpenPlayer(
+            number, booking.number, digest, asdict(booking.limits), run_start, self._granted(egress)
+        )
         await self._lodge(player, number, frame, digest)
+        self._let_out(number, egress)
         return number
 
     async def lease(
-        self, sandbox: LeasedSandbox, booking_no: int, digest: str, limits: SandboxLimits
-    ) -> None:
+        self, sandbox: LeasedSandbox, booking: Booking, digest: str, limits: SandboxLimits,
+        egress: GrantSource | None = None,
+    ) -> None:  # fmt: skip
         """Lease a sandbox within a booking on this host, on the same machine."""
         number = next(self._numbers)
-        frame = wire.Lease(number, booking_no, digest, asdict(limits))
+        frame = wire.Lease(number, booking.number, digest, asdict(limits), self._granted(egress))
         leased = await self._lodge(sandbox, number, frame, digest)
         if sandbox.over is not None or not isinstance(leased, wire.Leased):
             # Over before it was ready: the host keeps its report until it is given back.
@@ -149,6 +157,21 @@ class HostConnection:
                 self._wire.send(wire.ClosePlayer(number))
             raise
         sandbox.begin(self, number, leased.cgroup_version, fds)
+        self._let_out(number, egress)
+
+    def renew_egress(self) -> None:
+        """Tell the host what its players may reach as of now."""
+        for number in [number for number in self._egress if number not in self._players]:
+            del self._egress[number]
+        for number, egress in self._egress.items():
+            self._wire.send(wire.RenewEgress(number, self._granted(egress)))
+
+    def _granted(self, egress: GrantSource | None) -> str:
+        return grants.signed(self._identity, self.address.name, egress)
+
+    def _let_out(self, number: int, egress: GrantSource | None) -> None:
+        if egress is not None and number in self._players:
+            self._egress[number] = egress
 
     async def _lodge(
         self, lodger: Lodger, number: int, frame: wire.Frame, digest: str
@@ -331,6 +354,12 @@ class HostPool:
     ) -> Booking:
         """Room for this many agents, not asked for yet."""
         return Booking(self, agents, limits or SandboxLimits(), runtime, urgent=urgent)
+
+    def renew_egress(self) -> None:
+        """Tell every host what its players may reach as of now."""
+        for connection in self._connections.values():
+            if connection.alive:
+                connection.renew_egress()
 
     def close(self) -> None:
         """End all connections; no other is made any more."""

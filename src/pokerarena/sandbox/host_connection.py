@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from pokerarena.agents.player import Failure, FallbackReason
-from pokerarena.errors import ArenaError, Invalid, NotFound, QuotaExceeded
+from pokerarena.egress.lines import EgressLines
+from pokerarena.errors import ArenaError, Invalid, NotFound, QuotaExceeded, Unavailable
 from pokerarena.protocol.messages import encode
 from pokerarena.sandbox import wire
 from pokerarena.sandbox.archive import ArchiveLimits, read_tar
@@ -58,6 +59,7 @@ class Connection:
         self.wire = wire.Wire(wire.decode_from_worker, self._on_frame, self._on_lost)
         self._bookings: dict[int, _Booking] = {}
         self._players: dict[int, HostedPlayer] = {}
+        self._lines: dict[int, EgressLines] = {}
         self._leases: dict[int, SandboxProcess] = {}
         self._waiting: dict[int, wire.OpenPlayer | wire.Lease] = {}
         self._starting: dict[int, asyncio.Task[None]] = {}
@@ -83,6 +85,8 @@ class Connection:
         elif isinstance(frame, wire.Kill):
             if (leased := self._leases.get(frame.player)) is not None:
                 leased.kill()
+        elif isinstance(frame, wire.RenewEgress):
+            self._renew_egress(frame)
         elif isinstance(frame, wire.Tell):
             self._spawn(self._tell(frame))
         elif (
@@ -217,7 +221,7 @@ class Connection:
             booking = self._take_place(frame)
             try:
                 limits = self._limits(frame.limits, booking)
-                launcher = SandboxLauncher(booking.home, agent)
+                launcher = SandboxLauncher(booking.home, agent, self._way_out(frame))
                 player = HostedPlayer(launcher, agent.manifest, limits)
                 self._players[frame.player] = player
                 async with self._host.starts:
@@ -243,9 +247,11 @@ class Connection:
             process: SandboxProcess | None = None
             try:
                 limits = self._limits(frame.limits, booking)
+                lines = self._way_out(frame)
                 process = SandboxProcess(
-                    booking.home, agent, limits, _LeaseListener(lambda: self._lease_ended(number))
-                )
+                    booking.home, agent, limits, _LeaseListener(lambda: self._lease_ended(number)),
+                    lines.line() if lines is not None else None,
+                )  # fmt: skip
                 async with self._host.starts:
                     await process.start()
                     self._leases[number] = process
@@ -281,6 +287,19 @@ class Connection:
             wire.Leased(number, self._host.room.left, ticket, booking.home.layout.version)
         )
 
+    def _way_out(self, frame: wire.OpenPlayer | wire.Lease) -> EgressLines | None:
+        """The lines to the egress proxy, for what a worker has granted; most are granted nothing."""
+        if not frame.egress:
+            return None
+        if self._host.egress_proxy is None:
+            raise Unavailable("egress_proxy_missing", "This agent-host has no egress proxy.")
+        lines = self._lines[frame.player] = EgressLines(self._host.egress_proxy, frame.egress)
+        return lines
+
+    def _renew_egress(self, frame: wire.RenewEgress) -> None:
+        if (lines := self._lines.get(frame.player)) is not None:
+            lines.renew(frame.egress)
+
     def _lease_ended(self, number: int) -> None:
         process = self._leases.get(number)
         if process is not None and number not in self._waiting:
@@ -288,6 +307,7 @@ class Connection:
             self.wire.send(wire.Ended(number, reason.code, detail))
 
     def _refuse(self, number: int, error: ArenaError) -> None:
+        self._lines.pop(number, None)
         self._waiting.pop(number, None)
         log.warning("player_refused", code=error.code, reason=error.message)
         self.wire.send(wire.Refused(number, error.code, error.message))
@@ -333,6 +353,7 @@ class Connection:
             self._waiting.pop(number, None)
             starting.cancel()
             await asyncio.wait({starting})
+        self._lines.pop(number, None)
         if (process := self._leases.pop(number, None)) is not None:
             report = await process.stop()
             self._leave_place(number)

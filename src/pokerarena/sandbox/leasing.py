@@ -19,6 +19,7 @@ from pokerarena.sandbox.process import Ended, SandboxReport, memory_end
 from pokerarena.sandbox.turns import Meter
 
 if TYPE_CHECKING:
+    from pokerarena.egress.grants import GrantSource
     from pokerarena.sandbox.booking import Booking
     from pokerarena.sandbox.host_client import HostConnection
 
@@ -138,12 +139,13 @@ class LeasedSandbox:
 class LeaseLauncher:
     """Implements `process.Launcher`: each start is a lease within a run's booking."""
 
-    def __init__(self, booking: Booking, digest: str) -> None:
+    def __init__(self, booking: Booking, digest: str, egress: GrantSource | None = None) -> None:
         self._booking = booking
         self._digest = digest
+        self._egress = egress
 
     async def launch(self, limits: SandboxLimits, listener: Listener) -> LeasedSandbox:
         sandbox = LeasedSandbox(limits, listener)
         connection = await self._booking.secured(_ROOM_WAIT_S)
-        await connection.lease(sandbox, self._booking.number, self._digest, limits)
+        await connection.lease(sandbox, self._booking, self._digest, limits, self._egress)
         return sandbox

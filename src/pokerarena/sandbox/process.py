@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from pokerarena.agents.player import FallbackReason
+from pokerarena.egress.lines import EgressLine, EgressLines
 from pokerarena.errors import Unavailable
 from pokerarena.sandbox import bundle, cgroups, runtime
 from pokerarena.sandbox.cgroups import Cgroup
@@ -97,12 +98,16 @@ class Launcher(Protocol):
 class SandboxLauncher:
     """Starts one agent's sandboxes in this process."""
 
-    def __init__(self, home: SandboxHome, agent: StoredAgent) -> None:
+    def __init__(
+        self, home: SandboxHome, agent: StoredAgent, egress: EgressLines | None = None
+    ) -> None:
         self._home = home
         self._agent = agent
+        self._egress = egress
 
     async def launch(self, limits: SandboxLimits, listener: Listener) -> SandboxProcess:
-        process = SandboxProcess(self._home, self._agent, limits, listener)
+        line = self._egress.line() if self._egress is not None else None
+        process = SandboxProcess(self._home, self._agent, limits, listener, line)
         await process.start()
         return process
 
@@ -111,8 +116,10 @@ class SandboxProcess:
     """A running agent. `start` makes one; `stop` leaves nothing of it."""
 
     def __init__(
-        self, home: SandboxHome, agent: StoredAgent, limits: SandboxLimits, listener: Listener
-    ) -> None:
+        self, home: SandboxHome, agent: StoredAgent, limits: SandboxLimits, listener: Listener,
+        egress: EgressLine | None = None,
+    ) -> None:  # fmt: skip
+        self._egress = egress
         self._home = home
         self._agent = agent
         self._listener = listener
@@ -159,8 +166,15 @@ class SandboxProcess:
             extra_pids=home.runtime.extra_pids,
             extra_memory_bytes=home.runtime.extra_memory_bytes,
             own_kernel=home.runtime.own_kernel,
+            egress_socket=str(home.egress_socket(self.name)) if self._egress else None,
         )
         try:
+            if self._egress is not None:
+                if home.runtime.own_kernel:
+                    raise Unavailable(
+                        "egress_needs_runc", "A sandbox of gVisor cannot be given a way out yet."
+                    )
+                await self._egress.open(home.egress_socket(self.name), self._host_ids + 1)
             runtime.write_bundle(home.bundle(self.name), bundle.config(spec))
             # The agent runs as a user of its own, who must be able to use the pipes it inherits.
             for fd in self.pipes.inner:
@@ -283,6 +297,8 @@ class SandboxProcess:
                 )
             self.pipes.drain()
         finally:
+            if self._egress is not None:
+                await self._egress.close()
             self._report = self.report()
             self.pipes.close()
             self._forget_process()

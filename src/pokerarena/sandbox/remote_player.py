@@ -19,6 +19,7 @@ from pokerarena.sandbox.player import Usage
 from pokerarena.sandbox.process import Ended
 
 if TYPE_CHECKING:
+    from pokerarena.egress.grants import GrantSource
     from pokerarena.sandbox.booking import Booking
     from pokerarena.sandbox.host_client import HostConnection
 
@@ -37,12 +38,14 @@ class RemotePlayer:
     """Implements `agents.player.Player` on the agent-host where its run has room."""
 
     def __init__(
-        self, booking: Booking, digest: str, max_in_flight: int, *, events: bool = False
-    ) -> None:
+        self, booking: Booking, digest: str, max_in_flight: int, *, events: bool = False,
+        egress: GrantSource | None = None,
+    ) -> None:  # fmt: skip
         self._booking = booking
         self._digest = digest
         self._max_in_flight = max_in_flight
         self._events = events
+        self._egress = egress
         self._run_start: bytes | None = None
         self._connection: HostConnection | None = None
         self._number = 0
@@ -190,7 +193,9 @@ class RemotePlayer:
 
     async def _reopen(self) -> None:
         connection = await self._booking.secured(_ROOM_WAIT_S)
-        self._number = await connection.open(self, self._booking, self._digest, self._run_start)
+        self._number = await connection.open(
+            self, self._booking, self._digest, self._run_start, self._egress
+        )
         self._connection = connection
 
 

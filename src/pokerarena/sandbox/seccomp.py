@@ -57,7 +57,7 @@ _GROUPS: Final = (
     # Time. Not: setting it.
     " alarm clock_getres clock_gettime clock_nanosleep getitimer gettimeofday nanosleep pause"
     " timer_create timer_delete timer_getoverrun timer_gettime timer_settime"
-    # Talking to itself: the families that socket() may open are below.
+    # Talking to itself, and to its proxy: the one family that socket() may open is below.
     " accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg"
     " recvmsg sendmmsg sendmsg sendto setsockopt shutdown getrandom"
 )
@@ -80,15 +80,14 @@ NEVER: Final = frozenset(_DANGEROUS.split())
 
 
 def profile(
-    socket_families: tuple[int, ...] = (socket.AF_UNIX,),
     machine: str | None = None,
     *,
     own_kernel: bool = False,
 ) -> dict[str, Any]:
     """The profile as the OCI runtime specification writes it.
 
-    By default a socket can only be of the UNIX family; a sandbox with approved egress also gets
-    those that its proxy needs. `own_kernel` is for gVisor, which answers system calls itself: it
+    A socket can only be of the UNIX family, also where a sandbox has a way out: its proxy listens on
+    one. `own_kernel` is for gVisor, which answers system calls itself: it
     does not know the error number of a rule, without which the C library starts no thread, and
     namespaces made there are nobody else's.
     """
@@ -106,14 +105,8 @@ def profile(
         },
     ]
     for name in ("socket", "socketpair"):
-        rules.extend(
-            {
-                "names": [name],
-                "action": _ALLOW,
-                "args": [_argument(0, family, "SCMP_CMP_EQ")],
-            }
-            for family in socket_families
-        )
+        only_unix = _argument(0, socket.AF_UNIX, "SCMP_CMP_EQ")
+        rules.append({"names": [name], "action": _ALLOW, "args": [only_unix]})
     return {
         "defaultAction": _REFUSE,
         "defaultErrnoRet": errno.EPERM,

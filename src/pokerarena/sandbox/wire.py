@@ -45,6 +45,7 @@ class OpenPlayer(Frame, tag=2, frozen=True):
     digest: str
     limits: dict[str, float]
     run_start: bytes | None
+    egress: str = ""
 
 
 class Package(Frame, tag=3, frozen=True):
@@ -85,6 +86,7 @@ class Lease(Frame, tag=8, frozen=True):
     booking: int
     digest: str
     limits: dict[str, float]
+    egress: str = ""
 
 
 class Kill(Frame, tag=9, frozen=True):
@@ -107,6 +109,13 @@ class Unbook(Frame, tag=11, frozen=True):
     """Give room back, or wait for it no longer; agents that are left in it are closed."""
 
     booking: int
+
+
+class RenewEgress(Frame, tag=12, frozen=True):
+    """What a player or a lease may reach from now on: a signed grant, or nothing when empty."""
+
+    player: int
+    egress: str
 
 
 # From an agent-host.
@@ -204,7 +213,18 @@ class NotBooked(Frame, tag=27, frozen=True):
 
 
 FromWorker = (
-    Hello | OpenPlayer | Package | Ask | Forget | Tell | ClosePlayer | Lease | Kill | Book | Unbook
+    Hello
+    | OpenPlayer
+    | Package
+    | Ask
+    | Forget
+    | Tell
+    | ClosePlayer
+    | Lease
+    | Kill
+    | Book
+    | Unbook
+    | RenewEgress
 )
 FromHost = (
     Welcome | Missing | Opened | Refused | Answered | Failed | Closed | Leased | Ended

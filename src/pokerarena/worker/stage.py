@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pokerarena import metrics
 from pokerarena.db import Database
+from pokerarena.egress.watch import EgressWatch
 from pokerarena.errors import ArenaError
 from pokerarena.ids import IdKind, id_text
 from pokerarena.outage import outage
@@ -82,10 +83,14 @@ class Stage:
         self._database = Database(settings, application_name=f"pokerarena player {name}")
         self._committer = GroupCommitter(settings, name=name)
         self._hosts = host_pool(settings, self._database, f"player {name}")
-        self._builder = SeatBuilder(settings, self._sealer, self._hosts)
+        self._egress = EgressWatch(settings, self._database)
+        self._builder = SeatBuilder(settings, self._sealer, self._egress, self._hosts)
         self._playing: dict[UUID, Playing] = {}
         self._halt: Halt | None = None
-        self._upkeep = Upkeep(settings, self._database, self._committer, self._playing, name=name)
+        self._upkeep = Upkeep(
+            settings, self._database, self._committer, self._playing, name=name,
+            also={"egress": self._egress.serve},
+        )  # fmt: skip
 
     @property
     def playing(self) -> int:
@@ -239,6 +244,7 @@ class Stage:
         run = claim.run
         async with self._database.session() as session:
             versions = await load_versions(session, claim.seats)
+            await self._egress.learn(session, versions)
         rules = RunRules.from_json(run.rules)
         seed = await self._sealer.open(claim.seed_sealed, purpose=SEED_PURPOSE, owner=run.id.bytes)
         lineup = await self._builder.seat(

@@ -58,7 +58,10 @@ class Upkeep:
         playing: Mapping[UUID, Playing],
         *,
         name: str,
+        also: Mapping[str, Callable[[], Awaitable[None]]],
     ) -> None:
+        """`also` are services of others that a lost connection must not end either."""
+        self._also = also
         self._settings = settings
         self._database = database
         self._committer = committer
@@ -73,6 +76,8 @@ class Upkeep:
             services.create_task(self._forever(self._renew_leases), name="leases")
             services.create_task(self._forever(self._listen), name="control")
             services.create_task(self._forever(self._show), name="live")
+            for name, service in self._also.items():
+                services.create_task(self._forever(service), name=name)
 
     async def _forever(self, service: Callable[[], Awaitable[None]]) -> None:
         """A service that a lost connection interrupts, and does not end."""

@@ -19,8 +19,9 @@ from pyreqwest import exceptions as transport
 from pyreqwest.http import Url
 from pyreqwest.request import RequestBuilder
 
-from pokerarena.agents.dial import Dialer, DialLimits, ResolveFailed
-from pokerarena.agents.egress import EgressDenied, EgressPolicy, Target
+from pokerarena.agents.dial import Dialer, DialLimits
+from pokerarena.egress.policy import EgressDenied, EgressPolicy, Target
+from pokerarena.egress.resolve import ResolveFailed
 from pokerarena.settings import Settings
 
 OK: Final = 200

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from pokerarena.ops.commands import service_keys
+from pokerarena.ops.commands import admin_egress, service_keys
 
 commands = typer.Typer(help="Administer the arena from its own machine.", no_args_is_help=True)
 audit_commands = typer.Typer(help="The chain of security events.", no_args_is_help=True)
 commands.add_typer(audit_commands, name="audit")
 commands.add_typer(service_keys.commands, name="service-key")
+commands.add_typer(admin_egress.commands, name="egress")
 
 
 @commands.command("create-operator")

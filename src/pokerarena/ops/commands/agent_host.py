@@ -1,4 +1,4 @@
-"""`pokerarena agent-host`: runs hosted agents for workers, apart from the control plane."""
+"""`pokerarena agent-host` and `egress-proxy`: hosted agents, apart from the control plane."""
 
 from __future__ import annotations
 
@@ -10,3 +10,10 @@ def agent_host(context: typer.Context) -> None:
     from pokerarena.sandbox import host
 
     raise typer.Exit(host.main(context.args))
+
+
+def egress_proxy(context: typer.Context) -> None:
+    """Let approved hosted agents out; it takes no setting and no secret (--help lists its options)."""
+    from pokerarena.egress import proxy
+
+    raise typer.Exit(proxy.main(context.args))

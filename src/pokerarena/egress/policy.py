@@ -1,7 +1,8 @@
-"""Where callbacks may go: the guard against agents that point the arena at somebody else.
+"""Where traffic may go: the guard against agents that point the arena at somebody else.
 
-Owns the judgement over URLs, host names and addresses. It opens no connection and asks no
-resolver; `agents.dial` resolves, asks here, and pins what it may dial.
+Owns the judgement over URLs, host names and addresses, for callbacks and for hosted agents alike.
+It opens no connection and asks no resolver; `agents.dial` and `egress.tunnels` resolve, ask here,
+and dial what was checked.
 
 URLs are read with the parser of the HTTP client that dials them. A second parser would be a hole:
 whatever the two read differently (`2130706433`, `0x7f.1`, full-width digits, backslashes) could be
@@ -11,7 +12,7 @@ checked as one host and dialled as another.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
@@ -19,6 +20,7 @@ from pyreqwest.http import Url
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
+PortRanges = tuple[tuple[int, int], ...]
 
 MAX_URL_CHARS: Final = 2_048
 _MAX_HOST_CHARS: Final = 253
@@ -105,17 +107,43 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class EgressLists:
+    """What operators allow and deny at run time.
+
+    A domain is one name, or with a leading dot a name and everything below it. Empty lists of what
+    is allowed say nothing.
+    """
+
+    allowed_domains: frozenset[str] = frozenset()
+    denied_domains: frozenset[str] = frozenset()
+    allowed_schemes: frozenset[str] = frozenset()
+    denied_schemes: frozenset[str] = frozenset()
+    allowed_ports: PortRanges = ()
+    denied_ports: PortRanges = ()
+    denied_networks: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class EgressPolicy:
-    """Which destinations an operator allows. The default admits public addresses only."""
+    """Which destinations an operator allows. The default admits public addresses only.
+
+    The fields are the frame that a deployment sets; `lists` narrow it and never widen it. What
+    either denies is denied.
+    """
 
     allow_private: bool = False
     schemes: frozenset[str] = frozenset({"http", "https"})
     # Below 1024 only the web's own ports: a callback must not speak to a mail server or a shell.
-    port_ranges: tuple[tuple[int, int], ...] = ((80, 80), (443, 443), (1024, 65535))
-    # A name stands for itself and everything below it. An empty allow list admits every name.
+    port_ranges: PortRanges = ((80, 80), (443, 443), (1024, 65535))
+    # An empty allow list admits every name.
     allowed_domains: frozenset[str] = frozenset()
     denied_domains: frozenset[str] = frozenset()
     denied_networks: tuple[Network, ...] = ()
+    lists: EgressLists = field(default_factory=EgressLists)
+
+    def narrowed(self, lists: EgressLists) -> EgressPolicy:
+        """The same frame with other lists."""
+        return replace(self, lists=lists)
 
     def check_url(self, url: str) -> list[str]:
         """Everything wrong with a callback URL, as sentences; empty when it may be registered.
@@ -141,8 +169,8 @@ class EgressPolicy:
             parsed = Url(url)
         except ValueError as error:
             raise EgressDenied(f"not a URL: {error}") from None
-        if parsed.scheme not in self.schemes:
-            wanted = " or ".join(sorted(self.schemes))
+        if not self.allows_scheme(parsed.scheme):
+            wanted = " or ".join(sorted(filter(self.allows_scheme, self.schemes))) or "none"
             raise EgressDenied(f"the scheme {parsed.scheme!r} is not allowed; use {wanted}")
         host, port = parsed.host_str, parsed.port_or_known_default
         if host is None or port is None:
@@ -153,17 +181,32 @@ class EgressPolicy:
             raise EgressDenied("the URL carries a user name or password; remove it")
         if parsed.fragment is not None:
             raise EgressDenied("the URL carries a fragment; remove the part after '#'")
-        if not any(low <= port <= high for low, high in self.port_ranges):
-            raise EgressDenied(f"port {port} is not allowed")
+        self._check_port(port)
         literal = None
         if parsed.domain is None:
             literal = ip_address(host.strip("[]"))
-            if self.allowed_domains:
+            if self.allowed_domains or self.lists.allowed_domains:
                 raise EgressDenied("an address instead of a name is not allowed here")
             self.check_address(literal)
         else:
             self._check_domain(host)
         return Target(str(parsed), parsed.scheme, host, port, literal)
+
+    def allows_scheme(self, scheme: str) -> bool:
+        """Whether the scheme is allowed, by the frame and by the lists."""
+        lists = self.lists
+        return (
+            scheme in self.schemes
+            and scheme not in lists.denied_schemes
+            and (not lists.allowed_schemes or scheme in lists.allowed_schemes)
+        )
+
+    def check_host(self, host: str, port: int) -> None:
+        """Raise `EgressDenied` unless a hosted version may be let to this name and port."""
+        if not (self.allows_scheme("https") or self.allows_scheme("http")):
+            raise EgressDenied("no scheme is allowed")
+        self._check_port(port)
+        self._check_domain(host)
 
     def check_addresses(self, addresses: Iterable[Address]) -> None:
         """Raise unless every address is allowed: one bad address condemns the name."""
@@ -181,7 +224,7 @@ class EgressPolicy:
                 raise EgressDenied("an address with a zone is not allowed")
             if address.ipv4_mapped is not None:
                 address = address.ipv4_mapped
-        if _within(address, self.denied_networks):
+        if _within(address, self.denied_networks) or _within(address, self.lists.denied_networks):
             raise EgressDenied("the operator denies this address")
         reserved = "the address is reserved and never a callback's destination"
         if _within(address, _METADATA):
@@ -191,6 +234,13 @@ class EgressPolicy:
                 raise EgressDenied("the address is private, which the operator does not allow")
         elif _within(address, _NEVER) or (address.version == 6 and address not in _GLOBAL_IPV6):
             raise EgressDenied(reserved)
+
+    def _check_port(self, port: int) -> None:
+        if _between(port, self.lists.denied_ports):
+            raise EgressDenied(f"the operator denies port {port}")
+        allowed = self.lists.allowed_ports
+        if not _between(port, self.port_ranges) or (allowed and not _between(port, allowed)):
+            raise EgressDenied(f"port {port} is not allowed")
 
     def _check_domain(self, host: str) -> None:
         if len(host) > _MAX_HOST_CHARS:
@@ -205,15 +255,25 @@ class EgressPolicy:
         # Said at registration already: such a name can only ever mean this machine.
         if labels[-1] == "localhost" and not self.allow_private:
             raise EgressDenied("the host is this machine itself, which is a private address")
-        if _is_under(host, self.denied_domains):
+        lists = self.lists
+        if _is_listed(host, self.denied_domains) or _is_listed(host, lists.denied_domains):
             raise EgressDenied("the operator denies this host")
-        if self.allowed_domains and not _is_under(host, self.allowed_domains):
-            raise EgressDenied("the host is not on the operator's list of allowed hosts")
+        for allowed in (self.allowed_domains, lists.allowed_domains):
+            if allowed and not _is_listed(host, allowed):
+                raise EgressDenied("the host is not on the operator's list of allowed hosts")
 
 
 def _within(address: Address, networks: Iterable[Network]) -> bool:
     return any(address.version == network.version and address in network for network in networks)
 
 
-def _is_under(host: str, domains: Iterable[str]) -> bool:
-    return any(host == domain or host.endswith("." + domain) for domain in domains)
+def _between(port: int, ranges: PortRanges) -> bool:
+    return any(low <= port <= high for low, high in ranges)
+
+
+def _is_listed(host: str, domains: frozenset[str]) -> bool:
+    """Whether a list names the host, or something above it with a dot."""
+    if host in domains:
+        return True
+    labels = host.split(".")
+    return any("." + ".".join(labels[start:]) in domains for start in range(len(labels)))

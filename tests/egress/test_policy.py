@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pokerarena.agents.egress import EgressDenied, EgressPolicy
+from pokerarena.egress.policy import EgressDenied, EgressPolicy
 
 STRICT = EgressPolicy()
 LOCAL = EgressPolicy(allow_private=True)
@@ -212,8 +212,8 @@ def test_the_operator_narrows_schemes_ports_and_domains():
     policy = EgressPolicy(
         schemes=frozenset({"https"}),
         port_ranges=((443, 443),),
-        allowed_domains=frozenset({"example.com"}),
-        denied_domains=frozenset({"bad.example.com"}),
+        allowed_domains=frozenset({".example.com"}),
+        denied_domains=frozenset({".bad.example.com"}),
     )
     assert policy.check_url("https://example.com/") == []
     assert policy.check_url("https://a.example.com/") == []

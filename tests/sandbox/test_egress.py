@@ -1,0 +1,255 @@
+"""A sandbox with a way out, for real: it reaches what was approved, and is otherwise as closed as any."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pokerarena.agents.player import Failure
+from pokerarena.egress.grants import EgressGrant
+from pokerarena.egress.meters import EgressLimits
+from pokerarena.sandbox.archive import pack, read_upload
+from pokerarena.sandbox.confinement import clean_environment
+from pokerarena.service_identity.rotation import read_private_key
+from tests.egress.proxies import HOST, a_proxy, a_server
+from tests.sandbox.conftest import CALLBACK, TIGHT, Hosted, reporting, upload
+from tests.sandbox.test_host import (  # noqa: F401 - fixtures
+    SOURCES,
+    identity,
+    keys,
+    pool_for,
+    start_host,
+)
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "hosted"
+ASK = """
+from pokerarena_sdk import egress
+def ask(url):
+    with egress.opener().open(url, timeout=3) as response:
+        return response.read(1000).decode()
+def why(url):
+    try:
+        return ask(url)
+    except OSError as error:
+        return str(error)
+"""
+
+
+def http_answer(_data: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
+
+
+async def test_an_agent_reaches_the_approved_host_and_no_other(home, hosted, open_folder):
+    async with a_proxy(open_folder) as proxied, a_server(http_answer) as (port, received):
+        source = ASK + reporting(
+            f"""
+findings['approved'] = why('http://{HOST}:{port}/hello')
+for name, url in (('host', 'http://evil.example.org:{port}/'), ('port', 'http://{HOST}:1/'),
+                  ('address', 'http://127.0.0.1:{port}/'), ('local', 'http://localhost:{port}/')):
+    findings[name] = why(url)
+"""
+        )
+        lines = proxied.lines(f"{HOST}:{port}")
+        async with hosted(home, source, lines=lines) as agent:
+            found = await agent.note()
+        assert found.pop("approved") == "hello"
+        assert all("not approved" in said for said in found.values()), found
+        assert [data.split(b"\r\n")[0] for data in received] == [b"GET /hello HTTP/1.1"]
+        assert proxied.dialled == [("127.0.0.1", port)]
+        assert not proxied.proxy._outlets, "with the sandbox goes its way out"
+
+
+async def test_the_example_asks_its_model_through_the_proxy(home, hosted, open_folder):
+    action = next(one for one in CALLBACK["legal_actions"] if one in ("check", "call"))
+    content = {"choices": [{"message": {"content": json.dumps({"action": action})}}]}
+    body = json.dumps(content).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
+    async with a_proxy(open_folder) as proxied, a_server(lambda _: head + body) as (port, _):
+        source = (EXAMPLES / "llm" / "bot.py").read_text()
+        source = source.replace("https://api.example.org/", f"http://{HOST}:{port}/")
+        async with hosted(home, source, lines=proxied.lines(f"{HOST}:{port}")) as agent:
+            reply = await agent.ask(5_000, action_deadline_ms=5_000)
+        assert (reply.action, reply.note) == (action, "the model's choice")
+        async with hosted(home, source) as agent:
+            reply = await agent.ask(5_000)
+        assert reply.note.startswith("by rule")
+
+
+async def test_private_addresses_are_denied_by_default_and_never_dialled(home, hosted, open_folder):
+    async with a_proxy(open_folder, frame=None) as proxied:
+        source = ASK + reporting(f"findings['why'] = why('http://{HOST}/')")
+        async with hosted(home, source, lines=proxied.lines(f"{HOST}:80")) as agent:
+            assert "the address is private" in (await agent.note())["why"]
+        assert (proxied.asked, proxied.dialled) == ([HOST], [])
+
+
+CLOSED = """
+import os, socket
+findings['run'] = sorted(os.listdir('/run'))
+families = []
+for family in range(1, 64):
+    try:
+        socket.socket(family, socket.SOCK_STREAM).close()
+        families.append(family)
+    except OSError:
+        pass
+findings['families'] = families
+for path in ('/proc/net/route', '/proc/net/arp'):
+    found(path, lambda: open(path).read().splitlines()[1:])
+found('remove', os.unlink, '/run/egress.sock')
+found('replace', lambda: open('/run/other', 'w').close())
+found('bind', lambda: socket.socket(socket.AF_UNIX).bind('/run/egress.sock'))
+found('root', os.chmod, '/run/egress.sock', 0o777)
+"""
+
+
+async def test_a_way_out_opens_nothing_else_and_without_approval_there_is_none(
+    home, hosted, open_folder
+):
+    async with a_proxy(open_folder) as proxied:
+        async with hosted(home, reporting(CLOSED), lines=proxied.lines(f"{HOST}:443")) as agent:
+            with_one = await agent.note()
+        # A grant that was taken back before the start is as good as none.
+        lines = proxied.lines(f"{HOST}:443")
+        lines.renew("")
+        async with hosted(home, reporting(CLOSED), lines=lines) as agent:
+            without = await agent.note()
+        assert proxied.asked == []
+    assert (with_one.pop("run"), without.pop("run")) == (["egress.sock"], [])
+    assert with_one["families"] == without["families"] == [1]
+    assert with_one["/proc/net/route"] == with_one["/proc/net/arp"] == []
+    for name in ("remove", "replace", "bind"):
+        assert "refused" in with_one[name], with_one
+
+
+async def test_what_a_frozen_agent_holds_open_is_closed_after_a_while(home, hosted, open_folder):
+    async with (
+        a_proxy(open_folder, limits=EgressLimits(idle_s=1)) as proxied,
+        a_server() as (port, _),
+    ):
+        source = f"""
+from pokerarena_sdk import egress
+one = None
+def act(view):
+    global one
+    if one is None:
+        one = egress.connect({HOST!r}, {port}, 3)
+        return view.check_or_call().with_note('"held"')
+    return view.check_or_call().with_note('"ended"' if one.recv(10) == b"" else '"open"')
+"""
+        async with hosted(home, source, lines=proxied.lines(f"{HOST}:{port}")) as agent:
+            assert await agent.note() == "held"
+            outlet = next(iter(proxied.proxy._outlets))
+            for _ in range(1_000):
+                if not outlet._connections:
+                    break
+                await asyncio.sleep(0.02)
+            assert await agent.note() == "ended"
+
+
+class Approving:
+    """Implements `egress.grants.GrantSource`; what it grants can be changed."""
+
+    def __init__(self, *hosts):
+        self.hosts = frozenset(hosts)
+
+    def grant(self):
+        return EgressGrant("ver_1", "run_1", self.hosts, True) if self.hosts else None
+
+
+async def test_a_worker_grants_through_the_agent_host_and_takes_back(
+    start_host,
+    identity,
+    pool_for,
+    keys,
+    open_folder,
+):
+    async with a_server(http_answer) as (port, _):
+        package = read_upload(
+            upload(
+                ASK + "def act(view):\n    return view.check_or_call()"
+                f".with_note(repr(why('http://{HOST}:{port}/')))\n",
+                egress=[f"{HOST}:{port}"],
+            )
+        )
+        key = read_private_key(keys / "worker.pem")
+        async with a_proxy(open_folder, key=key, name="one") as proxied:
+            host = start_host("one", "--egress-proxy", str(proxied.path))
+            pool = pool_for(host)
+            pool.packages[package.digest] = pack(package)
+            source = Approving(f"{HOST}:{port}")
+            player = pool.book(1, TIGHT).player(package.digest, package.manifest, egress=source)
+            agent = Hosted(player)
+            await player.open()
+            try:
+                assert (await agent.ask()).note == "'hello'"
+                source.hosts = frozenset()
+                pool.renew_egress()
+                outlet = next(iter(proxied.proxy._outlets))
+                for _ in range(1_000):
+                    if outlet._grant is None:
+                        break
+                    await asyncio.sleep(0.02)
+                assert "nothing now" in (await agent.ask()).note
+            finally:
+                await player.close()
+            # Nothing granted, nothing asked for: the proxy is not even told.
+            plain = pool.book(1, TIGHT).player(package.digest, package.manifest, egress=source)
+            await plain.open()
+            try:
+                assert not isinstance(reply := await Hosted(plain).ask(), Failure)
+                assert "Name or service not known" in reply.note
+            finally:
+                await plain.close()
+            assert not proxied.proxy._outlets
+
+
+@pytest.fixture
+def start_proxy(keys):  # noqa: F811
+    started = []
+
+    def start(*options, **environment):
+        command = [
+            sys.executable, "-m", "pokerarena.egress.proxy", "--name", "one",
+            "--public-keys", str(keys / "service-keys.json"), "--socket", str(keys / "egress.sock"),
+            *options,
+        ]  # fmt: skip
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=clean_environment(os.environ)
+            | {"PYTHONPATH": os.pathsep.join(map(str, SOURCES))}
+            | environment,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def test_the_proxy_is_a_process_without_secrets_or_privileges(start_proxy):
+    refused = start_proxy(POKERARENA_DATABASE_URL="postgresql+psycopg://arena@db/arena")
+    _, said = refused.communicate(timeout=60)
+    assert refused.returncode == 1
+    assert "must not hold one" in said
+    process = start_proxy("--user", "nobody", "--idle-s", "7")
+    assert process.stdout.readline().startswith("ready ")
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    assert set(status["Uid"].split()) == {"65534"}
+    assert status["CapEff"].strip("0") == ""
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
