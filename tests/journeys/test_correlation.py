@@ -52,6 +52,7 @@ async def walk(database_url: str, tmp_path: Path, collector: Heard) -> None:
                     assert time.monotonic() < give_up_s, process.log_path.read_text()
                     time.sleep(0.1)
                 failed = process.events("fallback")[0]
+                until_heard(collector, failed["trace_id"], {"run", "hand", "callback"})
 
             # All that follows is known from this one line.
             assert failed["reason"] == "illegal_action"
@@ -78,13 +79,7 @@ async def walk(database_url: str, tmp_path: Path, collector: Heard) -> None:
     assert created["table_id"] == failed["table_id"]
     assert created["user_id"].startswith("user_")
     assert created["trace_id"] == failed["trace_id"]
-    # Spans come in batches; those of the request are flushed when its process ends.
-    give_up_s = time.monotonic() + 60
-    while not {"request POST", "run", "hand", "callback"} <= (
-        names := {span.name for span in spans_of(collector, failed["trace_id"])}
-    ):
-        assert time.monotonic() < give_up_s, names
-        time.sleep(0.05)
+    until_heard(collector, failed["trace_id"], {"request POST"})
     (asked, *_) = [
         span
         for span in spans_of(collector, failed["trace_id"])
@@ -95,6 +90,14 @@ async def walk(database_url: str, tmp_path: Path, collector: Heard) -> None:
         span for span in spans_of(collector, failed["trace_id"]) if span.name == "request POST"
     ]
     assert failed["request_id"] in texts(request)
+
+
+def until_heard(collector: Heard, trace_id: str, wanted: set[str]) -> None:
+    """Spans come in batches, and the last ones when their process ends."""
+    give_up_s = time.monotonic() + 60
+    while not wanted <= (names := {span.name for span in spans_of(collector, trace_id)}):
+        assert time.monotonic() < give_up_s, names
+        time.sleep(0.05)
 
 
 def spans_of(collector: Heard, trace_id: str) -> list[Any]:
