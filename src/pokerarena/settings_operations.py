@@ -28,6 +28,16 @@ class OperationsSettings(BaseSettings):
         default=60, ge=0, description="logins and registrations, of one address"
     )
     rate_stream_per_min: int = Field(default=60, ge=0, description="live streams opened")
+    rate_pace_per_s: float = Field(
+        default=50.0,
+        ge=0,
+        le=100_000,
+        description="requests of one token that a process begins in a second, once its burst is used "
+        "up; what comes faster waits a little; 0: no pace",
+    )
+    rate_pace_burst: int = Field(
+        default=100, ge=1, le=100_000, description="requests that it begins at once before that"
+    )
     rate_address_factor: int = Field(
         default=5, ge=1, le=1000, description="an address has so many times a token's limit"
     )

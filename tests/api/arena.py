@@ -15,7 +15,8 @@ from tests.api.asgi import Client, Reply
 
 PASSWORD = "the river card was a seven"
 NO_RATE_LIMITS = {
-    f"rate_{name}_per_min": 0 for name in ("read", "expensive", "write", "auth", "stream")
+    **{f"rate_{name}_per_min": 0 for name in ("read", "expensive", "write", "auth", "stream")},
+    "rate_pace_per_s": 0,
 }
 RELATIONS = (
     "users", "api_tokens", "viewer_links", "sessions", "signing_keys", "second_factors",

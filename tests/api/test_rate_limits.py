@@ -12,10 +12,12 @@ from fastapi import FastAPI
 
 from pokerarena.api.access import declared_permissions
 from pokerarena.api.app import create_app
+from pokerarena.api.pacing import Pace
 from pokerarena.api.rate_limits import CLASSES, EndpointClass, RateLimits, class_of
 from pokerarena.errors import ConfigurationError
 from tests.api.arena import Arena, new_table, settings_for
 from tests.api.asgi import Client
+from tests.api.conftest import NewArena
 from tests.api.redis_server import redis_server
 from tests.api.served import Server
 
@@ -145,3 +147,33 @@ async def test_a_flood_of_requests_at_once_is_counted_as_exactly(database_url: s
             *(user.post("/v1/tables", {"name": f"T{number}"}) for number in range(30))
         )
         assert sorted(reply.status for reply in replies) == [201] * 10 + [429] * 20
+
+
+def test_a_pace_grants_a_burst_and_then_one_after_the_other() -> None:
+    now = [100.0]
+    pace = Pace(10, 3, lambda: now[0])
+    assert [pace.wait_s("a") for _ in range(5)] == pytest.approx([0, 0, 0, 0, 0.1])
+    assert pace.wait_s("b") == 0.0, "another caller has its own"
+    for _ in range(18):
+        assert pace.wait_s("a") is not None
+    refused = [pace.wait_s("a") for _ in range(5)]
+    assert refused[-2:] == [None, None], "what would wait too long is refused, and waits no longer"
+    now[0] += 60
+    assert pace.wait_s("a") == 0.0
+    assert Pace(0, 1).wait_s("a") == 0.0
+
+
+async def test_what_comes_far_too_fast_is_refused_before_anything_is_looked_up(
+    new_arena: NewArena,
+) -> None:
+    arena = await new_arena(rate_pace_per_s=0.001, rate_pace_burst=2, rate_address_factor=1000)
+    client = arena.anonymous.with_token("pka_" + "0" * 36)
+    statuses = [(await client.get("/v1/tables")).status for _ in range(5)]
+    assert statuses[:2] == [401, 401]
+    reply = await client.get("/v1/tables")
+    assert (statuses[-1], reply.status, reply.code) == (429, 429, "rate_limited")
+    assert reply.headers["connection"] == "close"
+    assert int(reply.headers["retry-after"]) > 0
+    # Those who watch the process, and other callers, are not held up.
+    assert (await client.get("/healthz")).status == 200
+    assert (await arena.anonymous.get("/v1/tables")).status == 200

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import socket
 import time
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pokerarena.api.json_shape import Excess, JsonShape
+from pokerarena.api.patience import Patience
 from tests.api.arena import Arena
+from tests.api.crowd import Crowd
 from tests.api.served import Server
 
 DOCUMENTS = st.recursive(
@@ -96,49 +100,74 @@ async def test_no_other_site_may_ask_in_a_browser(arena: Arena) -> None:
         assert reply.headers["cross-origin-resource-policy"] == "same-origin"
 
 
-def test_clients_that_never_finish_their_request_are_let_go_and_disturb_nobody(
-    database_url: str,
-) -> None:
-    """Three hundred that say nothing, half a line, or one header after the other."""
-    server = Server(database_url, POKERARENA_API_HEADERS_TIMEOUT_S="3")
-    slow: list[socket.socket] = []
+def test_a_thousand_slow_clients_disturb_nobody_and_are_let_go(database_url: str) -> None:
+    """Silent, half a line, endless heads, bodies that stall or drip, answers that nobody takes."""
+    server = Server(
+        database_url,
+        POKERARENA_API_HEADERS_TIMEOUT_S="4",
+        POKERARENA_API_BODY_TIMEOUT_S="4",
+        POKERARENA_API_SEND_TIMEOUT_S="4",
+        POKERARENA_API_WAITS_MAX="200",
+        POKERARENA_TABLES_PER_USER_MAX="10000",
+        # Fewer than want to be worked on: whoever is only waited for takes nobody's place.
+        POKERARENA_API_REQUESTS_MAX="300",
+        POKERARENA_STREAM_MAX_PER_PROCESS="1",
+        POKERARENA_API_CONNECTIONS_MAX="700",
+        # Nobody reads its log, and it would wait for that.
+        POKERARENA_LOG_LEVEL="ERROR",
+    )
+    crowd = None
     try:
-        for number in range(300):
-            client = socket.create_connection(("127.0.0.1", server.port), timeout=10)
-            client.sendall((b"", b"GET /hea", b"GET /healthz HTTP/1.1\r\nX: 1\r\n")[number % 3])
-            slow.append(client)
-        assert server.request("GET", "/healthz")[0] == 200
-        give_up_s = time.monotonic() + 60
-        left = slow
-        while left:
-            assert time.monotonic() < give_up_s, f"{len(left)} slow clients are still served"
-            left = [client for client in left if not hung_up(client)]
-            for client in left[::10]:
-                # A drip does not buy more time.
-                drip(client)
-            assert server.request("GET", "/healthz")[0] == 200
+        server.log_in("normal")
+        crowd = Crowd(server.port, 1000)
+        give_up_s = time.monotonic() + 90
+        while held := crowd.let_go():
+            assert time.monotonic() < give_up_s, f"{held} slow clients are still served"
+            for _ in range(3):
+                server.ok("GET", "/v1/tables")
+            server.ok("POST", "/v1/tables", {"name": "Quick"})
+            # A drip does not buy more time.
+            crowd.drip()
             time.sleep(0.2)
     finally:
-        for client in slow:
-            client.close()
-        server.stop()
+        if crowd is not None:
+            crowd.close()
+        _, logged = server.stop()
+    assert logged == [], "slow clients are no errors of ours"
 
 
-def drip(client: socket.socket) -> None:
-    try:
-        client.sendall(b"Y")
-    except OSError:
-        return
+def test_the_longest_wait_is_given_up_when_there_is_one_too_many() -> None:
+    async def scenario() -> list[str]:
+        patience, ends = Patience(2), []
 
+        async def wait(name: str, asked: asyncio.Future[None]) -> None:
+            one = patience.begin()
+            try:
+                await one.part(60, asked)
+                ends.append(f"{name} answered")
+            except TimeoutError:
+                ends.append(f"{name} given up")
+            finally:
+                patience.end(one)
 
-def hung_up(client: socket.socket) -> bool:
-    client.settimeout(0.001)
-    try:
-        return client.recv(1024) == b""
-    except TimeoutError:
-        return False
-    except OSError:
-        return True
+        loop = asyncio.get_running_loop()
+        asked = [loop.create_future() for _ in range(3)]
+        tasks = [asyncio.create_task(wait(str(no), future)) for no, future in enumerate(asked)]
+        while len(ends) < 1:
+            await asyncio.sleep(0)
+        assert len(patience) == 2
+        for future in asked[1:]:
+            future.set_result(None)
+        await asyncio.gather(*tasks)
+        assert len(patience) == 0
+        # Given up between two parts of it, a wait has no other part.
+        one = patience.begin()
+        one.give_up()
+        with pytest.raises(TimeoutError):
+            await one.part(60, loop.create_future())
+        return ends
+
+    assert asyncio.run(scenario()) == ["0 given up", "1 answered", "2 answered"]
 
 
 def test_a_connection_that_is_used_again_may_take_its_time_between_requests(

@@ -19,17 +19,17 @@ NAMES = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
 NOT_OURS = {"POKERARENA_TAG"}
 
 
-def documents() -> list[dict[str, Any]]:
+def documents(folder: str = "base") -> list[dict[str, Any]]:
     return [
         document
-        for path in sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+        for path in sorted((DEPLOY / "kubernetes" / folder).glob("*.yaml"))
         for document in yaml.safe_load_all(path.read_text())
     ]
 
 
-def pods() -> list[dict[str, Any]]:
-    kinds = ("Deployment", "Job")
-    return [one["spec"]["template"]["spec"] for one in documents() if one["kind"] in kinds]
+def pods(folder: str = "base") -> list[dict[str, Any]]:
+    kinds = ("Deployment", "Job", "StatefulSet")
+    return [one["spec"]["template"]["spec"] for one in documents(folder) if one["kind"] in kinds]
 
 
 def test_every_setting_that_is_set_exists() -> None:
@@ -40,7 +40,7 @@ def test_every_setting_that_is_set_exists() -> None:
 
 
 def test_every_pod_is_closed_and_bounded() -> None:
-    assert len(pods()) == 3
+    assert len(pods()) == 4
     for pod in pods():
         assert pod["automountServiceAccountToken"] is False
         for container in pod["containers"]:
@@ -52,7 +52,7 @@ def test_every_pod_is_closed_and_bounded() -> None:
             assert container["resources"]["limits"]["memory"]
             assert not [
                 env
-                for env in container["env"]
+                for env in container.get("env", ())
                 if "KEY" in env["name"] and "FILE" not in env["name"]
             ]
 
@@ -112,6 +112,74 @@ def test_the_network_is_closed_unless_opened() -> None:
     ]  # fmt: skip
     assert len(outside) == 1, "only workers reach beyond the cluster"
     assert {"10.0.0.0/8", "169.254.0.0/16"} <= set(outside[0]["except"])
+
+
+def test_an_agent_host_has_nodes_of_its_own_and_nothing_to_tell() -> None:
+    by_kind = {
+        one["kind"]: one for one in documents("agent-host") if one["kind"] != "NetworkPolicy"
+    }
+    runtime, (pod,) = by_kind["RuntimeClass"], pods("agent-host")
+    assert pod["runtimeClassName"] == runtime["metadata"]["name"]
+    (pool,) = runtime["scheduling"]["nodeSelector"].items()
+    (tainted,) = runtime["scheduling"]["tolerations"]
+    assert (tainted["key"], tainted["value"], tainted["effect"]) == (*pool, "NoSchedule")
+    assert pod["automountServiceAccountToken"] is False
+    (container,) = pod["containers"]
+    assert [env["name"] for env in container["env"]] == ["POD_NAME"], "no setting and no secret"
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["resources"]["limits"]["memory"]
+    policies = [one["spec"] for one in documents("agent-host") if one["kind"] == "NetworkPolicy"]
+    assert {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} in policies
+    assert not [policy for policy in policies if "egress" in policy], "it reaches nobody"
+
+
+def test_the_overlay_for_hosted_agents_only_adds_to_what_workers_reach() -> None:
+    def egress(path: str) -> list[Any]:
+        named = yaml.safe_load_all((DEPLOY / "kubernetes" / path).read_text())
+        (worker,) = [one for one in named if one["metadata"]["name"] == "worker"]
+        return list(worker["spec"]["egress"])
+
+    *base, added = egress("overlays/hosted/network.yaml")
+    assert base == egress("base/network.yaml")
+    assert added["ports"] == [{"protocol": "TCP", "port": 7443}]
+
+
+OVERLAYS = sorted(
+    path.parent for path in (DEPLOY / "kubernetes").glob("overlays/*/kustomization.yaml")
+)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
+def test_an_overlay_renders_with_everything_that_its_pods_name(overlay: Path) -> None:
+    """Where kubectl is there; what it reads are the files that the other tests judge."""
+    if (kubectl := shutil.which("kubectl")) is None:
+        assert yaml.safe_load((overlay / "kustomization.yaml").read_text())["resources"]
+        return
+    rendered = subprocess.run(
+        [kubectl, "kustomize", overlay], capture_output=True, text=True, check=False
+    )
+    assert rendered.returncode == 0, rendered.stderr
+    found = [one for one in yaml.safe_load_all(rendered.stdout) if one]
+    names = {(one["kind"], one["metadata"]["name"]) for one in found}
+    places = {(one["kind"], str(one["metadata"])) for one in found}
+    assert len(places) == len(found)
+    assert "pokerarena:latest" not in rendered.stdout
+    for one in found:
+        if "template" not in one.get("spec", {}):
+            continue
+        pod = one["spec"]["template"]["spec"]
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        volumes |= {
+            claim["metadata"]["name"] for claim in one["spec"].get("volumeClaimTemplates", ())
+        }
+        for container in pod["containers"]:
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+            assert container["image"].rpartition(":")[2] not in ("", "latest")
+        for volume in pod["volumes"]:
+            if "configMap" in volume:
+                assert ("ConfigMap", volume["configMap"]["name"]) in names
+        if one["kind"] == "StatefulSet":
+            assert ("Service", one["spec"]["serviceName"]) in names
 
 
 def test_containers_of_compose_are_closed_and_bounded() -> None:

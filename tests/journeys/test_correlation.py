@@ -1,20 +1,31 @@
-"""From one failed callback in the log to the request, the hand and the replay, by ids alone."""
+"""From one failed callback in the log to the request, the trace, the hand and the replay, by ids alone."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.api.served import Server
 from tests.arena import arena_settings
 from tests.journeys.test_http_agents import MISBEHAVING, agent
+from tests.worker.test_tracing import Heard, listening
 from tests.worker.workers import worker
 
 
 async def test_a_failed_callback_leads_to_everything_else(
     database_url: str, tmp_path: Path
 ) -> None:
-    server = Server(database_url, POKERARENA_CALLBACK_ALLOW_PRIVATE="true")
+    with listening() as collector:
+        await walk(database_url, tmp_path, collector)
+
+
+async def walk(database_url: str, tmp_path: Path, collector: Heard) -> None:
+    server = Server(
+        database_url,
+        POKERARENA_CALLBACK_ALLOW_PRIVATE="true",
+        POKERARENA_OTLP_ENDPOINT=collector.url,
+    )
     try:
         with agent(*MISBEHAVING, "illegal") as (url, _):
             server.log_in("walker")
@@ -34,12 +45,14 @@ async def test_a_failed_callback_leads_to_everything_else(
                     {"agent_id": agent_id, "version_id": made["id"]},
                 )
             run = server.ok("POST", f"/v1/tables/{table_id}/runs", {"hands": 4})
-            with worker(arena_settings(database_url), tmp_path) as process:
+            settings = arena_settings(database_url, otlp_endpoint=collector.url)
+            with worker(settings, tmp_path) as process:
                 give_up_s = time.monotonic() + 60
                 while server.ok("GET", f"/v1/runs/{run['id']}")["status"] != "completed":
                     assert time.monotonic() < give_up_s, process.log_path.read_text()
                     time.sleep(0.1)
                 failed = process.events("fallback")[0]
+                until_heard(collector, failed["trace_id"], {"run", "hand", "callback"})
 
             # All that follows is known from this one line.
             assert failed["reason"] == "illegal_action"
@@ -65,3 +78,31 @@ async def test_a_failed_callback_leads_to_everything_else(
     assert created["route"] == "/v1/tables/{table_id}/runs"
     assert created["table_id"] == failed["table_id"]
     assert created["user_id"].startswith("user_")
+    assert created["trace_id"] == failed["trace_id"]
+    until_heard(collector, failed["trace_id"], {"request POST"})
+    (asked, *_) = [
+        span
+        for span in spans_of(collector, failed["trace_id"])
+        if span.name == "callback" and failed["hand_id"] in texts(span)
+    ]
+    assert asked.parent_span_id
+    (request, *_) = [
+        span for span in spans_of(collector, failed["trace_id"]) if span.name == "request POST"
+    ]
+    assert failed["request_id"] in texts(request)
+
+
+def until_heard(collector: Heard, trace_id: str, wanted: set[str]) -> None:
+    """Spans come in batches, and the last ones when their process ends."""
+    give_up_s = time.monotonic() + 60
+    while not wanted <= (names := {span.name for span in spans_of(collector, trace_id)}):
+        assert time.monotonic() < give_up_s, names
+        time.sleep(0.05)
+
+
+def spans_of(collector: Heard, trace_id: str) -> list[Any]:
+    return [span for span in collector.spans if span.trace_id.hex() == trace_id]
+
+
+def texts(span: Any) -> set[str]:
+    return {attribute.value.string_value for attribute in span.attributes}

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
 
-from fastapi import Request
+from starlette.requests import HTTPConnection
 
 from pokerarena.settings import Settings
 
 FORWARDED_MAX = 20
 
 
-def client_address(request: Request, settings: Settings) -> str:
+def client_address(request: HTTPConnection, settings: Settings) -> str:
     """The client's address; an empty text where there is none."""
     address = request.client.host if request.client is not None else ""
     if not settings.api_trusted_proxies:

@@ -144,6 +144,8 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
         telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
     )
     app.state.parts = parts
+    # Documents of the program's own, rendered when they are first asked for.
+    app.state.documents = {}
     problems.install(app)
     v1 = APIRouter(prefix="/v1")
     for router in V1_ROUTERS:

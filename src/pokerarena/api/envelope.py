@@ -7,24 +7,35 @@ untouched. It must never read a body itself, and never log a query string, a hea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import get_contextvars
 
 from pokerarena import metrics, tracing
+from pokerarena.api.addresses import client_address
 from pokerarena.api.bodies import BodyRefused
+from pokerarena.api.connections import CONNECTION
 from pokerarena.api.json_shape import Excess, JsonShape
+from pokerarena.api.pacing import Pace
+from pokerarena.api.patience import Patience, Wait
 from pokerarena.api.problems import MEDIA_TYPE, RETRY_AFTER_S, problem_bytes, route_template
 from pokerarena.ids import new_id
 from pokerarena.settings import Settings
 from pokerarena.telemetry import bind_contextvars, clear_contextvars, get_logger
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+# Whoever watches the process asks these, and they cost nothing.
+UNPACED = frozenset({"/healthz", "/readyz"})
+PACE = "any"
+KEY_MAX = 200
+LET_GO_S = 1.0
 UPLOAD_TYPES = ("application/gzip", "application/zip", "application/octet-stream")
 _UPLOAD_PATH = re.compile(r"/v1/agents/[^/]+/versions")
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
@@ -56,6 +67,23 @@ def _media_type(headers: Headers) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
+class _Untaken(Exception):
+    """A client does not take its answer: nobody's fault but its own."""
+
+
+async def _let_go(scope: Scope, receive: Receive) -> None:
+    """End the connection of a client that takes no answer; nothing more can be said to it."""
+    log.info("client_let_go", route=route_template(scope))
+    connection = scope["state"].get(CONNECTION)
+    if connection is None:
+        return
+    connection.close_now()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LET_GO_S):
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+
 class Envelope:
     """Wraps the application; one per process, since it counts requests in progress."""
 
@@ -73,6 +101,11 @@ class Envelope:
         self._uploads_max = settings.uploads_max
         self._uploads = 0
         self._in_progress = 0
+        self._patience = Patience(settings.api_waits_max)
+        self._settings = settings
+        burst, factor = settings.rate_pace_burst, settings.rate_address_factor
+        self._token_pace = Pace(settings.rate_pace_per_s, burst)
+        self._address_pace = Pace(settings.rate_pace_per_s * factor, burst * factor)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -82,7 +115,9 @@ class Envelope:
         given = headers.get("x-request-id", "")
         request_id = given if _SANE_REQUEST_ID.fullmatch(given) else new_id().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        exchange = _Exchange(scope, request_id, send, self._send_timeout_s, self._leaving)
+        exchange = _Exchange(
+            scope, request_id, send, self._send_timeout_s, self._leaving, self._patience
+        )
         started = time.perf_counter()
         self._in_progress += 1
         metrics.API_IN_PROGRESS.number().add()
@@ -128,7 +163,14 @@ class Envelope:
     async def _serve(
         self, scope: Scope, headers: Headers, receive: Receive, exchange: _Exchange
     ) -> None:
-        if self._in_progress > self._requests_max:
+        if not await self._in_time(scope, headers):
+            metrics.RATE_LIMITED.number(PACE, "pace").add()
+            await exchange.problem(
+                429, "rate_limited", "Far too many requests at once; slow down.", close=True
+            )
+            return
+        # Whom we only wait for is bounded by itself.
+        if self._in_progress - len(self._patience) > self._requests_max:
             await exchange.problem(503, "overloaded", "Too many requests at once; try again.")
             return
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > self._url_max:
@@ -143,10 +185,12 @@ class Envelope:
             await exchange.problem(*refusal)
             return
         shape = None if upload else JsonShape(self._depth_max, self._values_max)
-        body = _BoundedBody(receive, body_max, self._body_timeout_s, shape)
+        body = _BoundedBody(receive, self._patience, body_max, self._body_timeout_s, shape)
         self._uploads += upload
         try:
             await self._app(scope, body.receive, exchange.send)
+        except _Untaken:
+            await _let_go(scope, receive)
         except Exception:
             log.exception("request_failed", method=scope["method"], route=route_template(scope))
             if exchange.started:
@@ -157,6 +201,30 @@ class Envelope:
             )
         finally:
             self._uploads -= upload
+            body.end()
+
+    async def _in_time(self, scope: Scope, headers: Headers) -> bool:
+        """Hold a request back until its caller's pace allows it; False where that is too long."""
+        if scope["path"] in UNPACED:
+            return True
+        address = client_address(HTTPConnection(scope), self._settings)
+        token = headers.get("authorization", "")[:KEY_MAX]
+        address_s = self._address_pace.wait_s(address)
+        token_s = self._token_pace.wait_s(token) if token else 0.0
+        if address_s is None or token_s is None:
+            return False
+        pause_s = max(address_s, token_s)
+        if pause_s == 0:
+            return True
+        wait = self._patience.begin()
+        try:
+            # It ends by itself, unless so many wait that it is given up.
+            await wait.part(pause_s + 1, asyncio.sleep(pause_s))
+        except TimeoutError:
+            return False
+        finally:
+            self._patience.end(wait)
+        return True
 
 
 def _refusal(headers: Headers, body_max: int, *, upload: bool) -> tuple[int, str, str] | None:
@@ -182,6 +250,7 @@ class _Exchange:
     _send: Send
     _send_timeout_s: float
     _leaving: asyncio.Event
+    _patience: Patience
     status: int = 0
     started: bool = False
     started_at: float = 0.0
@@ -202,18 +271,23 @@ class _Exchange:
                 for name, value in standing.headers().items():
                     headers[name] = value
         # The server waits here while the client does not read.
-        async with asyncio.timeout(self._send_timeout_s):
-            await self._send(message)
+        wait = self._patience.begin()
+        try:
+            await wait.part(self._send_timeout_s, self._send(message))
+        except TimeoutError:
+            raise _Untaken from None
+        finally:
+            self._patience.end(wait)
 
-    async def problem(self, status: int, code: str, detail: str) -> None:
+    async def problem(self, status: int, code: str, detail: str, *, close: bool = False) -> None:
         body = problem_bytes(status, code, detail, self.request_id)
         headers = [
             (b"content-type", MEDIA_TYPE.encode()),
             (b"content-length", str(len(body)).encode()),
         ]
-        if status == 503:
+        if status in (429, 503):
             headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
-        if status in (413, 414, 415):
+        if close or status in (413, 414, 415):
             # The body was not read; what follows on this connection would be its rest.
             headers.append((b"connection", b"close"))
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
@@ -223,26 +297,44 @@ class _Exchange:
 class _BoundedBody:
     """Counts a body as it arrives, and ends one that is too large or too slow."""
 
-    __slots__ = ("_complete", "_deadline", "_max", "_receive", "_shape", "_size")
+    __slots__ = (
+        "_complete",
+        "_deadline",
+        "_max",
+        "_patience",
+        "_receive",
+        "_shape",
+        "_size",
+        "_wait",
+    )
 
     def __init__(
-        self, receive: Receive, body_max: int, timeout_s: float, shape: JsonShape | None
+        self,
+        receive: Receive,
+        patience: Patience,
+        body_max: int,
+        timeout_s: float,
+        shape: JsonShape | None,
     ) -> None:
         self._receive = receive
+        self._patience = patience
         # None for what is no JSON: an archive has no shape.
         self._shape = shape
         self._max = body_max
         self._deadline = time.monotonic() + timeout_s
         self._size = 0
         self._complete = False
+        self._wait: Wait | None = None
 
     async def receive(self) -> Message:
         if self._complete:
             # What comes now is the client's leaving, for which a stream waits without a limit.
             return await self._receive()
+        if self._wait is None:
+            self._wait = self._patience.begin()
+        left_s = max(0.0, self._deadline - time.monotonic())
         try:
-            async with asyncio.timeout(max(0.0, self._deadline - time.monotonic())):
-                message = await self._receive()
+            message = await self._wait.part(left_s, self._receive())
         except TimeoutError:
             raise HTTPException(408, headers={"Connection": "close"}) from None
         if message["type"] == "http.request":
@@ -252,7 +344,14 @@ class _BoundedBody:
             if self._shape is not None:
                 self._refuse_shape(self._shape.feed(message.get("body", b"")))
             self._complete = not message.get("more_body", False)
+        if self._complete:
+            self.end()
         return message
+
+    def end(self) -> None:
+        """The body is there, or nobody waits for it any more."""
+        if self._wait is not None:
+            self._patience.end(self._wait)
 
     @staticmethod
     def _refuse_shape(excess: Excess | None) -> None:

@@ -8,18 +8,18 @@ seconds. A second signal skips the wait.
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pokerarena.api.app import create_app
+from pokerarena.api.connections import Impatient, Silence, room_for
 from pokerarena.api.context import Parts
 from pokerarena.errors import ConfigurationError
 from pokerarena.settings import Settings
@@ -31,50 +31,8 @@ KEEP_ALIVE_S = 30
 HEADERS_MAX_BYTES = 32 * 1024
 # Within the ten seconds that a supervisor grants.
 SHUTDOWN_S = 8
-# Connections that wait or say nothing, beyond requests and streams.
-IDLE_CONNECTIONS = 2000
 
 log = get_logger("api.server")
-
-
-def impatient(head_timeout_s: float) -> type[H11Protocol]:
-    """The server's protocol, which otherwise waits for ever for the head of a request."""
-
-    class Impatient(H11Protocol):
-        _patience: asyncio.TimerHandle | None = None
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self._wait_for_head()
-
-        def data_received(self, data: bytes) -> None:
-            if self._idle() and self._patience is None:
-                self._wait_for_head()
-            super().data_received(data)
-            if not self._idle():
-                self._head_is_there()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._head_is_there()
-            super().connection_lost(exc)
-
-        def _idle(self) -> bool:
-            return self.cycle is None or self.cycle.response_complete
-
-        def _wait_for_head(self) -> None:
-            self._patience = self.loop.call_later(head_timeout_s, self._give_up)
-
-        def _head_is_there(self) -> None:
-            if self._patience is not None:
-                self._patience.cancel()
-                self._patience = None
-
-        def _give_up(self) -> None:
-            self._patience = None
-            if not self.transport.is_closing():
-                self.transport.abort()
-
-    return Impatient
 
 
 class _Server(uvicorn.Server):
@@ -135,6 +93,7 @@ def run_api(
     configure_logging(settings.log_level, settings.log_format, role="api")
     configure_tracing(settings, role="api")
     app = create_app(settings)
+    silence = Silence(settings.api_headers_timeout_s, room_for(settings.api_connections_max))
     listener = _listen(host, port)
     with listener:
         address = _address(listener)
@@ -144,7 +103,7 @@ def run_api(
         config = uvicorn.Config(
             app,
             loop="uvloop",
-            http=impatient(settings.api_headers_timeout_s),
+            http=partial(Impatient, silence),  # type: ignore[arg-type]
             ws="none",
             lifespan="on",
             log_config=None,
@@ -155,9 +114,6 @@ def run_api(
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=SHUTDOWN_S,
             h11_max_incomplete_event_size=HEADERS_MAX_BYTES,
-            limit_concurrency=(
-                settings.api_requests_max + settings.stream_max_per_process + IDLE_CONNECTIONS
-            ),
         )
         server = _Server(config, app.state.parts)
         server.run(sockets=[listener])

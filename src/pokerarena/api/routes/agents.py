@@ -82,7 +82,7 @@ class AgentChange(RequestShape):
 
 
 class CheckFinding(Shown):
-    """One mistake, or one warning, of a hosted version's check match."""
+    """One mistake, or one warning, of a check match."""
 
     severity: str
     code: str
@@ -90,8 +90,8 @@ class CheckFinding(Shown):
     sentence: str
 
 
-class CheckReport(Shown):
-    """What came of a hosted version's check match, with the end of the agent's stderr."""
+class CheckSummary(Shown):
+    """What came of a check match."""
 
     findings: list[CheckFinding]
     errors: int
@@ -100,6 +100,11 @@ class CheckReport(Shown):
     hands: int
     median_ms: float
     slowest_ms: float
+
+
+class CheckReport(CheckSummary):
+    """What came of a hosted version's, with the end of the agent's stderr."""
+
     starts: int
     cpu_ms: int
     memory_peak_bytes: int

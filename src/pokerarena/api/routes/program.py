@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import as_file, files
 from typing import Annotated, Any, Literal
 
 from alembic.script import ScriptDirectory
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -98,15 +99,21 @@ async def protocol_schema(
     _: Annotated[Principal, needs(Permission.PROGRAM_READ)],
 ) -> ProtocolSchemas:
     """What agents are sent and what they answer, as JSON Schema."""
+    return _protocol_schemas()
+
+
+@cache
+def _protocol_schemas() -> ProtocolSchemas:
     return ProtocolSchemas(messages=json_schema(), answer=answer_schema())
 
 
 @router.get("/openapi.json", include_in_schema=False)
 async def openapi(
     _: Annotated[Principal, needs(Permission.PROGRAM_READ)], request: Request
-) -> JSONResponse:
+) -> Response:
     """This API as OpenAPI 3.1."""
-    return JSONResponse(request.app.openapi())
+    body = _rendered_once(request, "openapi", lambda app: bytes(JSONResponse(app.openapi()).body))
+    return Response(body, media_type="application/json")
 
 
 @router.get("/docs", include_in_schema=False)
@@ -114,5 +121,13 @@ async def docs(
     _: Annotated[Principal, needs(Permission.PROGRAM_READ)], request: Request, parts: PartsOf
 ) -> HTMLResponse:
     """This API for reading. It loads nothing from anywhere and runs no script."""
-    page = reference_page(request.app.openapi())
+    page = _rendered_once(request, "docs", lambda app: reference_page(app.openapi()).encode())
     return HTMLResponse(page, headers={"Content-Security-Policy": STYLE_POLICY})
+
+
+def _rendered_once(request: Request, name: str, render: Callable[[FastAPI], bytes]) -> bytes:
+    """A large document that never changes: whoever asks for it often must not cost its making."""
+    kept: dict[str, bytes] = request.app.state.documents
+    if name not in kept:
+        kept[name] = bytes(render(request.app))
+    return kept[name]

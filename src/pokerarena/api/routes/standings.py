@@ -13,7 +13,7 @@ from pokerarena.agents.models import CheckStatus, SuspensionCause, VersionStandi
 from pokerarena.api.access import needs
 from pokerarena.api.context import PartsOf, Session
 from pokerarena.api.idempotency import IdempotentRoute
-from pokerarena.api.routes.agents import CheckFinding
+from pokerarena.api.routes.agents import CheckSummary
 from pokerarena.api.shapes import AgentId, Description, RequestShape, RunId, Shown, VersionId
 from pokerarena.auth.permissions import Permission, Principal
 
@@ -22,18 +22,6 @@ router = APIRouter(
     tags=["agents"],
     route_class=IdempotentRoute,
 )
-
-
-class StandingReport(Shown):
-    """What came of the last check by which a suspension was to be lifted."""
-
-    findings: list[CheckFinding]
-    errors: int
-    warnings: int
-    decisions: int
-    hands: int
-    median_ms: float
-    slowest_ms: float
 
 
 class StandingShown(Shown):
@@ -48,7 +36,7 @@ class StandingShown(Shown):
     reason: str | None
     checks_left: int
     check_status: CheckStatus | None
-    check_report: StandingReport | None
+    check_report: CheckSummary | None
     lifted_at: datetime | None
 
     @classmethod

@@ -83,7 +83,7 @@ def upgrade() -> None:
         ["version_id"],
         postgresql_where=sa.text("check_status = 'pending'"),
     )
-    op.get_bind().exec_driver_sql(FUNCTION.replace("%", "%%"))
+    op.execute(FUNCTION)
 
 
 def downgrade() -> None:

@@ -15,6 +15,12 @@ down_revision = "identity_0000"
 branch_labels = None
 depends_on = None
 
+# What the linter says of this revision and is right so (scripts/migration_sql).
+LINT_EXCEPTIONS = {
+    "ban-drop-column": "it told login tokens from personal ones; there are no login tokens any more",
+    "ban-drop-constraint": "it held the column that goes with it",
+}
+
 
 def _moment(name: str, *, nullable: bool = False, now: bool = False) -> sa.Column[object]:
     default = sa.text("now()") if now else None
