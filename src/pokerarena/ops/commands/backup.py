@@ -135,9 +135,11 @@ def pgbackrest_config(
     from pokerarena.ops.backup import pgbackrest
     from pokerarena.settings import load_settings
 
+    # It asks no database, and needs no address of one.
+    settings = load_settings(database_url="postgresql+psycopg:///unused")
     cluster = pgbackrest.Cluster(stanza, pg_data, pg_socket, pg_port, pg_user)
     for path in pgbackrest.write(
-        load_settings(), cluster, directory.expanduser().absolute(), processes=processes
+        settings, cluster, directory.expanduser().absolute(), processes=processes
     ):
         typer.echo(path)
 
