@@ -13,7 +13,7 @@ DEMO_ARGS ?=
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 
-.PHONY: help setup demo test chaos check scan dast image bench fmt docs lock clean
+.PHONY: help setup demo test pgbackrest chaos check scan dast image bench fmt docs lock clean
 
 help: ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -30,6 +30,9 @@ demo: $(INSTALLED) ## watch agents play: start all of it on this machine
 
 test: $(INSTALLED) ## run every test (ARGS="-k name" for some)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+pgbackrest: $(INSTALLED) ## prove the generated configuration of pgBackRest with pgBackRest
+	$(BIN)/python -m tests.ops.backup.pgbackrest_drill
 
 chaos: $(INSTALLED) ## kill, halt and cut everything while runs are played (ARGS="--seed N")
 	$(BIN)/python -m tests.chaos $(ARGS)

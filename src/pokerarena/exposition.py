@@ -7,8 +7,9 @@ may read, so it listens on loopback unless a setting says otherwise. Never on by
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -82,6 +83,30 @@ class MetricsServer:
             + body
         )
         await writer.drain()
+
+
+@contextmanager
+def served(host: str, port: int | None) -> Iterator[None]:
+    """The metrics of a process that has no event loop of its own; nothing without a port."""
+    if port is None:
+        yield
+        return
+    loop = asyncio.new_event_loop()
+    server = MetricsServer()
+    thread = threading.Thread(target=loop.run_forever, name="metrics", daemon=True)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(server.start(host, port), loop).result()
+    except OSError as error:
+        # What nobody can watch still does its work.
+        log.error("metrics_not_listening", port=port, why=error.strerror)
+    try:
+        yield
+    finally:
+        asyncio.run_coroutine_threadsafe(server.close(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 class _Ours(Collector):

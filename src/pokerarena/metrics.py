@@ -200,6 +200,13 @@ EGRESS_SANDBOXES = _gauge(
     "pokerarena_egress_sandboxes", "Sandboxes that have a way out through this egress proxy"
 )
 
+# Sandboxes.
+SANDBOXES_STARTED = _counter("pokerarena_sandboxes_started", "Sandboxes started for hosted agents")
+SANDBOXES_ENDED = _counter(
+    "pokerarena_sandboxes_ended", "Sandboxes that ended or were killed before they were asked to",
+    "reason", begin_with=("sandbox_cpu", "sandbox_memory", "sandbox_exit"),
+)  # fmt: skip
+
 # Storage.
 COMMIT_SECONDS = _histogram(
     "pokerarena_commit_seconds", "Time of one group commit, retries included", bounds=LATENCY_S
@@ -211,10 +218,13 @@ POOL_CONNECTIONS = _gauge(
 )
 
 # What the database says of the whole arena; every worker asks, and all say the same.
-QUEUE_JOBS = _gauge("pokerarena_queue_jobs", "Jobs in the queue", "status")
+QUEUE_JOBS = _gauge("pokerarena_queue_jobs", "Jobs, by queue and status", "queue", "status")
 QUEUE_OLDEST_SECONDS = _gauge(
-    "pokerarena_queue_oldest_job_seconds", "How long the oldest job that waits has waited"
+    "pokerarena_queue_oldest_job_seconds",
+    "How long the oldest job that waits in a queue has waited",
+    "queue",
 )
+DEAD_LETTERS = _gauge("pokerarena_dead_letters_open", "Dead letters that wait for a person")
 RUNS_ACTIVE = _gauge("pokerarena_runs_active", "Runs that are queued or running", "status")
 RUNS_OLDEST_SECONDS = _gauge(
     "pokerarena_runs_oldest_seconds", "Age of the oldest active run since it began", "status"
@@ -251,6 +261,29 @@ RATE_LIMITED = _counter(
     "pokerarena_rate_limited", "Requests refused by a rate limit", "endpoint_class", "by"
 )
 
+# Backups; the process that makes them.
+BACKUP_WAL_REACHED = _gauge(
+    "pokerarena_backup_wal_reached_seconds",
+    "Until when everything committed is in the backups, as a UNIX time",
+)
+BACKUP_BASE_FINISHED = _gauge(
+    "pokerarena_backup_base_finished_seconds",
+    "When the last base backup was complete, as a UNIX time; 0 before the first",
+)
+BACKUP_BASE_INTERVAL = _gauge(
+    "pokerarena_backup_base_interval_seconds", "How often a base backup is due"
+)
+BACKUP_BASE_FAILING = _gauge(
+    "pokerarena_backup_base_failures_in_row",
+    "Base backups that failed since the last one that did not",
+)
+BACKUP_BASE_BYTES = _gauge(
+    "pokerarena_backup_base_bytes", "The last base backup: the database's files, and sealed", "form"
+)
+BACKUP_FAILURES = _counter(
+    "pokerarena_backup_failures", "Attempts that failed: to ship WAL, to take a base backup",
+    "what", begin_with=("wal", "base"),
+)  # fmt: skip
 
 _pools: weakref.WeakSet[Any] = weakref.WeakSet()
 _before_sampling: list[Callable[[], None]] = []

@@ -87,6 +87,9 @@ class OperationsSettings(BaseSettings):
     worker_metrics_port: int | None = Field(
         default=None, ge=0, le=65_535, description="port of a worker's metrics, likewise"
     )
+    backup_metrics_port: int | None = Field(
+        default=None, ge=0, le=65_535, description="port of the metrics of `backup serve`, likewise"
+    )
     metrics_interval_s: float = Field(
         default=2.0,
         ge=0.1,

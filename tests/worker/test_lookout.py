@@ -83,10 +83,12 @@ async def test_a_worker_knows_how_long_the_queue_is_and_who_has_been_left(
             await arena.order(["caller", "tight"], 100_000)
         with worker(arena.settings, tmp_path, player=SLOW_PLAYER, HOUSE_DELAY_S="0.05") as process:
             await until(process, "pokerarena_runs_active", 1, status="running")
-            readings = await until(process, "pokerarena_queue_oldest_job_seconds", 0.2)
+            readings = await until(
+                process, "pokerarena_queue_oldest_job_seconds", 0.2, queue="runs"
+            )
             assert readings["pokerarena_runs_active", (("status", "running"),)] == 1
             assert readings["pokerarena_runs_active", (("status", "queued"),)] == 2
-            await until(process, "pokerarena_queue_jobs", 1, status="todo")
+            await until(process, "pokerarena_queue_jobs", 1, queue="runs", status="todo")
             # Halted, it neither plays nor renews; only the clock of the database sees it.
             for child in process.children():
                 os.kill(child, signal.SIGSTOP)

@@ -7,6 +7,7 @@ Must never: change anything, or show a secret.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from pokerarena.settings import Environment, Settings
 POSTGRES_VERSION_MIN: Final = 150_000
 WAL_AGE_MAX_S: Final = 60.0
 BASES_MISSED_MAX: Final = 2
+DISK_LEFT_MIN_BYTES: Final = 1_000_000_000
 CLOCK_SKEW_MAX_S: Final = 2.0
 WAIT_FOR_WORKER_MAX_S: Final = 60
 
@@ -50,6 +52,8 @@ def examine(data_dir: Path | None = None) -> list[Finding]:
     except ArenaError as error:
         return [*findings, Finding("settings", False, str(error))]
     findings += [_settings(settings), _secrets(settings)]
+    if places := _places(settings, data_dir):
+        findings.append(_disks(places))
     if settings.backups_wanted:
         findings.append(_backups(settings))
     url = settings.database_url.get_secret_value()
@@ -108,13 +112,31 @@ def _secrets(settings: Settings) -> Finding:
     return Finding("secrets", True, "set")
 
 
+def _places(settings: Settings, data_dir: Path | None) -> list[Path]:
+    """What is written on this machine: the arena's data, backups, and WAL on its way there."""
+    named = [data_dir, settings.backup_directory, settings.backup_spool_directory]
+    return [path for name in named if name and (path := Path(name).expanduser()).is_dir()]
+
+
+def _disks(places: list[Path]) -> Finding:
+    left = {place: shutil.disk_usage(place).free for place in places}
+    place = min(places, key=left.__getitem__)
+    text = f"{left[place] / 1e9:.1f} GB left for {place}"
+    if left[place] < DISK_LEFT_MIN_BYTES:
+        return Finding("disk", False, f"{text}: make room (docs/runbooks/disk-full.md)")
+    return Finding("disk", True, text)
+
+
 def _backups(settings: Settings) -> Finding:
     """A backup that was missed or fails shows as one that is old."""
     from pokerarena.ops.backup.repository import Repository
 
-    repository = Repository.of(settings)
     now = datetime.now(UTC)
-    bases, reach = repository.bases(), repository.reach()
+    try:
+        repository = Repository.of(settings)
+        bases, reach = repository.bases(), repository.reach()
+    except ArenaError as error:
+        return Finding("backups", False, error.message)
     if not bases or reach is None:
         return Finding("backups", False, "none yet: is 'pokerarena backup serve' running?")
     base_age_s = (now - bases[-1].finished_at).total_seconds()

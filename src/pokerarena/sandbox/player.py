@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from pokerarena import metrics
 from pokerarena.agents.player import Failure, FallbackReason, Reply
 from pokerarena.errors import Unavailable
 from pokerarena.protocol.messages import Callback, HandEnd, RunEnd, RunStart, encode
@@ -372,6 +373,7 @@ class HostedPlayer:
             try:
                 process = await self._launcher.launch(self._limits, self)
                 self._starts += 1
+                metrics.SANDBOXES_STARTED.number().add()
                 if self._run_start is not None and process.alive:
                     process.pipes.send(self._run_start)
                 ended = await process.ready()
@@ -410,6 +412,7 @@ class HostedPlayer:
         else:
             self._last_end = ended
             self._ends.append(ended)
+            metrics.SANDBOXES_ENDED.number(ended.reason.value).add()
 
     async def _await_start(self, due_s: float) -> Failure | None:
         if self._process is not None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
+from pokerarena import metrics
 from pokerarena.agents.player import Failure, FallbackReason, Reply
 from pokerarena.errors import ArenaError
 from pokerarena.protocol.answers import MalformedAnswer, decode_answer
@@ -163,6 +164,9 @@ class RemotePlayer:
         self._settle(decision_id, Failure(reason_of(code), detail))
 
     def closed_by_host(self, frame: wire.Closed) -> None:
+        metrics.SANDBOXES_STARTED.number().add(frame.starts)
+        for code, _ in frame.ends:
+            metrics.SANDBOXES_ENDED.number(reason_of(code).value).add()
         if self._closing is not None and not self._closing.done():
             self._closing.set_result(frame)
 

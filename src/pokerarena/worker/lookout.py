@@ -19,27 +19,29 @@ from pokerarena import metrics
 from pokerarena.db import Database
 from pokerarena.exposition import MetricsServer
 from pokerarena.history.partitions import covered_until
-from pokerarena.jobs import PLAY_RUN_TASK
+from pokerarena.jobs import CHECKS_QUEUE, RUNS_QUEUE
 from pokerarena.settings import Settings
 from pokerarena.telemetry import get_logger
 from pokerarena.worker.processes import PlayerProcesses
 
 log = get_logger("worker.lookout")
 
+QUEUES: Final = (RUNS_QUEUE, CHECKS_QUEUE)
 JOB_STATUSES: Final = ("todo", "doing", "failed")
 RUN_STATUSES: Final = ("queued", "running")
 
 _JOBS: Final = text(
-    "SELECT status::text, count(*) FROM procrastinate_jobs"
-    " WHERE task_name = :task AND status IN ('todo', 'doing', 'failed') GROUP BY status"
+    "SELECT queue_name, status::text, count(*) FROM procrastinate_jobs"
+    " WHERE queue_name = ANY(:queues) AND status IN ('todo', 'doing', 'failed') GROUP BY 1, 2"
 )
 # A job that full workers send back again and again has waited since it was made.
 _OLDEST_JOB: Final = text(
-    "SELECT extract(epoch FROM clock_timestamp() - min(e.at))"
+    "SELECT j.queue_name, extract(epoch FROM clock_timestamp() - min(e.at))"
     " FROM procrastinate_jobs j JOIN procrastinate_events e"
     " ON e.job_id = j.id AND e.type = 'deferred'"
-    " WHERE j.task_name = :task AND j.status = 'todo'"
+    " WHERE j.queue_name = ANY(:queues) AND j.status = 'todo' GROUP BY 1"
 )
+_DEAD_LETTERS: Final = text("SELECT count(*) FROM dead_letters WHERE state = 'open'")
 _RUNS: Final = text(
     "SELECT status, count(*),"
     " extract(epoch FROM clock_timestamp() - min(coalesce(started_at, created_at))),"
@@ -88,19 +90,24 @@ class Lookout:
 
 async def look(session: AsyncSession) -> None:
     """Ask the database once, and set the arena's gauges."""
-    jobs = dict.fromkeys(JOB_STATUSES, 0)
-    for status, count in await session.execute(_JOBS, {"task": PLAY_RUN_TASK}):
-        jobs[status] = count
-    oldest_s = await session.scalar(_OLDEST_JOB, {"task": PLAY_RUN_TASK})
+    jobs = {(queue, status): 0 for queue in QUEUES for status in JOB_STATUSES}
+    for queue, status, count in await session.execute(_JOBS, {"queues": list(QUEUES)}):
+        jobs[queue, status] = count
+    oldest_s = dict.fromkeys(QUEUES, 0.0)
+    for queue, waited_s in await session.execute(_OLDEST_JOB, {"queues": list(QUEUES)}):
+        oldest_s[queue] = float(waited_s)
+    dead_letters = await session.scalar(_DEAD_LETTERS)
     runs = dict.fromkeys(RUN_STATUSES, (0, 0.0))
     unattended = 0
     for status, count, age_s, left in await session.execute(_RUNS):
         runs[status] = (count, float(age_s or 0))
         unattended += left
     covered = await covered_until(session)
-    for status, count in jobs.items():
-        metrics.QUEUE_JOBS.number(status).set(count)
-    metrics.QUEUE_OLDEST_SECONDS.number().set(float(oldest_s or 0))
+    for (queue, status), count in jobs.items():
+        metrics.QUEUE_JOBS.number(queue, status).set(count)
+    for queue, waited_s in oldest_s.items():
+        metrics.QUEUE_OLDEST_SECONDS.number(queue).set(waited_s)
+    metrics.DEAD_LETTERS.number().set(dead_letters or 0)
     for status, (count, age_s) in runs.items():
         metrics.RUNS_ACTIVE.number(status).set(count)
         metrics.RUNS_OLDEST_SECONDS.number(status).set(age_s)

@@ -174,7 +174,10 @@ def _make_certificates(directory: Path) -> None:
     """An authority, and what it signs for 127.0.0.1."""
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
     now = datetime.now(UTC)
-    local = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    # By its address for our client, by its name for pgBackRest, which looks at names only.
+    local = x509.SubjectAlternativeName(
+        [x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("localhost")]
+    )
     for name, key, is_authority in (("authority", keys[0], True), ("certificate", keys[1], False)):
         signed = (
             x509.CertificateBuilder()

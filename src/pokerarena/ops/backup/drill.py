@@ -6,7 +6,9 @@ Must never: touch the database in use, or leave the scratch instance behind.
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,12 +21,15 @@ from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
 from pokerarena.ops import migrate
+from pokerarena.ops.backup import source
 from pokerarena.ops.backup.repository import Repository
 from pokerarena.ops.backup.restore import Restored, restore
 from pokerarena.ops.embedded import EmbeddedPostgres
 from pokerarena.ops.verify import Verified, verify_database
 from pokerarena.settings import Settings
 
+_BLOCKS: Final = re.compile(r"Blocks scanned:\s+(\d+)")
+_TOLD_MAX: Final = 20
 EXTRAPOLATE_TO_BYTES: Final = 50_000_000_000
 SAMPLE_MIN_BYTES: Final = 1_000_000_000
 TOO_HIGH: Final = "; too high, as a small database is mostly the fixed cost of a thousand files"
@@ -40,7 +45,12 @@ class Drilled:
     start_s: float
     verify_s: float
     verified: Verified
+    blocks: int | None
     schema: str
+
+    @property
+    def whole(self) -> bool:
+        return not self.verified.findings and self.blocks is not None
 
     @property
     def rto_s(self) -> float:
@@ -63,6 +73,8 @@ class Drilled:
             f"restored    {base.label} to {self.moment.isoformat()}",
             f"schema      {self.schema}",
             f"verified    {self.verified.sentence()}",
+            "pages       "
+            + ("damaged" if self.blocks is None else f"{self.blocks} with the right checksum"),
             f"RPO         {rpo}: the age of the last WAL in the backups when the drill began",
             f"RTO         {self.rto_s:.2f} s until it answers: base {restored.base_s:.2f}, "
             f"WAL {restored.wal_s:.2f}, replay {restored.replay_s:.2f}, start {self.start_s:.2f}",
@@ -101,6 +113,7 @@ def drill(
             verified_s = time.monotonic()
             verified = asyncio.run(verify_database(there, None, tell))
             verify_s = time.monotonic() - verified_s
+        blocks = _checked_blocks(directory / "postgres", tell)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     return Drilled(
@@ -110,5 +123,23 @@ def drill(
         start_s=start_s,
         verify_s=verify_s,
         verified=verified,
+        blocks=blocks,
         schema=f"at {state.current}" + ("" if state.up_to_date else f", expected {state.head}"),
     )
+
+
+def _checked_blocks(directory: Path, tell: Callable[[str], object]) -> int | None:
+    """How many pages of a database at rest have the right checksum; None if any has not."""
+    done = subprocess.run(
+        [str(source.program("pg_checksums")), "--check", f"--pgdata={directory}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+    )
+    blocks = _BLOCKS.search(done.stdout)
+    if done.returncode != 0 or blocks is None:
+        for line in done.stderr.strip().splitlines()[:_TOLD_MAX]:
+            tell(line)
+        return None
+    return int(blocks[1])

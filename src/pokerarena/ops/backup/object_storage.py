@@ -106,12 +106,12 @@ class ObjectStorage:
     def writing(self, name: str) -> Iterator[Writable]:
         upload = _Upload(self.store, name)
         try:
-            yield upload
+            with self.told(name):
+                yield upload
+                upload.complete()
         except BaseException:
             upload.give_up()
             raise
-        with self.told(name):
-            upload.complete()
 
     @contextmanager
     def reading(self, name: str) -> Iterator[Readable]:
@@ -192,6 +192,7 @@ class _Upload:
         self._failure: Exception | None = None
 
     def write(self, data: bytes) -> None:
+        """Raises what the client has failed with meanwhile."""
         self._waiting += data
         while len(self._waiting) >= PART_BYTES:
             self._hand_over(bytes(self._waiting[:PART_BYTES]))
@@ -205,8 +206,7 @@ class _Upload:
         self._hand_over(bytes(self._waiting))
         self._hand_over(None)
         self._sender.join()
-        if self._failure is not None:
-            raise self._failure
+        self._raise_failure()
 
     def give_up(self) -> None:
         """Nothing of it becomes an object."""
@@ -224,6 +224,11 @@ class _Upload:
             except queue.Full:
                 continue
             return
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     def _send(self) -> None:
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
@@ -94,16 +94,20 @@ class DirectoryStorage:
         path = self.path / name
         building = path.with_name(path.name + _NEW)
         try:
-            with building.open("wb") as out:
-                building.chmod(0o600)
+            with _told(path):
+                out = building.open("wb")
+            with out:
                 yield _Checked(out, path)
                 with _told(path):
+                    building.chmod(0o600)
                     out.flush()
                     os.fsync(out.fileno())
-            building.replace(path)
-            _sync_directory(path.parent)
+            with _told(path):
+                building.replace(path)
+                _sync_directory(path.parent)
         except BaseException:
-            building.unlink(missing_ok=True)
+            with suppress(OSError):
+                building.unlink(missing_ok=True)
             raise
 
     @contextmanager
@@ -115,7 +119,8 @@ class DirectoryStorage:
         return (self.path / name).stat().st_size
 
     def names(self, folder: str) -> list[str]:
-        entries = (path.name for path in (self.path / folder).iterdir())
+        with _told(self.path / folder):
+            entries = [path.name for path in (self.path / folder).iterdir()]
         return sorted(name for name in entries if not name.endswith(_NEW))
 
     def delete(self, name: str) -> None:
@@ -140,7 +145,7 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise Unavailable(
-            "backup_storage_failed", f"{path} cannot be written: {error.strerror}."
+            "backup_storage_failed", f"{path} cannot be used: {error.strerror}."
         ) from None
 
 

@@ -34,8 +34,10 @@ def serve(data_dir: DataDir = None) -> None:
     import threading
 
     from pokerarena.ops.backup.service import BackupService
+    from pokerarena.telemetry import configure_logging
 
     settings, repository = _open(data_dir)
+    configure_logging(settings.log_level, settings.log_format, role="backup")
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
@@ -115,8 +117,31 @@ def drill(at: At = None, scratch: Scratch = None, data_dir: DataDir = None) -> N
     report = drilled(settings, repository, at=_moment(at), scratch=scratch, tell=typer.echo)
     for line in report.lines():
         typer.echo(line)
-    if report.verified.findings:
+    if not report.whole:
         raise typer.Exit(1)
+
+
+@commands.command("pgbackrest-config")
+def pgbackrest_config(
+    directory: Annotated[Path, typer.Argument(help="Where to write the files.")],
+    pg_data: Annotated[str, typer.Option(help="The data directory of PostgreSQL, on its host.")],
+    stanza: Annotated[str, typer.Option(help="The name of this database.")] = "pokerarena",
+    pg_socket: Annotated[str, typer.Option(help="Where its socket is.")] = "/var/run/postgresql",
+    pg_port: Annotated[int, typer.Option(min=1, max=65_535)] = 5432,
+    pg_user: Annotated[str, typer.Option(help="A superuser.")] = "postgres",
+    processes: Annotated[int, typer.Option(min=1, max=999, help="How many at once.")] = 2,
+) -> None:
+    """Write the configuration of pgBackRest for a PostgreSQL of your own."""
+    from pokerarena.ops.backup import pgbackrest
+    from pokerarena.settings import load_settings
+
+    # It asks no database, and needs no address of one.
+    settings = load_settings(database_url="postgresql+psycopg:///unused")
+    cluster = pgbackrest.Cluster(stanza, pg_data, pg_socket, pg_port, pg_user)
+    for path in pgbackrest.write(
+        settings, cluster, directory.expanduser().absolute(), processes=processes
+    ):
+        typer.echo(path)
 
 
 def _open(data_dir: Path | None) -> tuple[Settings, Repository]:
