@@ -13,7 +13,7 @@ DEMO_ARGS ?=
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 
-.PHONY: help setup demo test chaos check scan dast bench fmt docs lock clean
+.PHONY: help setup demo test chaos compat check scan dast bench fmt docs lock clean
 
 help: ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -32,6 +32,9 @@ test: $(INSTALLED) ## run every test (ARGS="-k name" for some)
 
 chaos: $(INSTALLED) ## kill, halt and cut everything while runs are played (ARGS="--seed N")
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+compat: $(INSTALLED) ## play the release before on this schema (ARGS=--short for the gist)
+	$(BIN)/python scripts/compat $(ARGS)
 
 check: $(INSTALLED) ## run every check that needs no test
 	@scripts/check

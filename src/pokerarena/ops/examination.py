@@ -58,13 +58,14 @@ def examine(data_dir: Path | None = None) -> list[Finding]:
         return [*findings, Finding("database", False, str(error))]
     with _connect(url) as connection:
         findings += [_version(connection), _clock(connection), _connections(connection, settings)]
-        if not state.up_to_date:
+        if not state.up_to_date and not state.newer:
             text = (
                 f"at {state.current or 'nothing'}, this program expects {state.head}: "
                 "run 'pokerarena migrate up'"
             )
             return [*findings, Finding("schema", False, text)]
-        findings.append(Finding("schema", True, f"at {state.current}"))
+        later = ", of a later release" if state.newer else ""
+        findings.append(Finding("schema", True, f"at {state.current}{later}"))
         checks: tuple[Callable[[Connection], Finding], ...] = (
             _waiting_runs,
             _lost_runs,
