@@ -16,11 +16,13 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from pokerarena.db import Database
+from pokerarena.history import read
 from pokerarena.history.partitions import (
     KEY_OF_RELATION,
     covered_until,
     ensure_partitions,
     first_id,
+    likely_runs,
     moment_of,
 )
 from pokerarena.ids import new_id
@@ -168,18 +170,29 @@ async def test_a_hand_number_is_used_once_in_a_run_whatever_its_hand_s_time(aren
             await session.execute(text(copy), {"id": far, "run": run_id})
 
 
-async def test_a_hand_is_found_by_its_id_in_partitions_that_can_hold_it_only(
-    arena: Arena,
-) -> None:
+async def test_a_hand_is_found_by_its_id_however_old_its_run_is(arena: Arena) -> None:
+    """Near its own time first, and everywhere else then."""
+    fresh = new_id()
+    old = UUID(int=fresh.int - (200 * 86_400_000 << 80))
+    lower, upper = likely_runs(fresh)
+    assert old < lower < fresh < upper
+    assert likely_runs(UUID(int=0))[0] == UUID(int=0)
+    assert likely_runs(UUID(int=(1 << 128) - 1))[1] == UUID(int=(1 << 128) - 1)
     run_id = await arena.order(["random", "tight"], 3)
     assert (await arena.play(run_id)).status == "completed"
-    plan = await arena.rows(
-        "EXPLAIN SELECT c.cards FROM hands h JOIN hand_cards c ON c.hand_id = h.id"
-        f" WHERE h.run_id = '{run_id}' AND h.hand_no = 2"
-    )
-    scanned = "\n".join(line for (line,) in plan)
-    assert "hands_before" not in scanned
-    assert "hands_default" not in scanned
+    hand_id = await arena.value("SELECT id FROM hands WHERE hand_no = 2")
+    async with arena.database.unit_of_work() as session:
+        await session.execute(
+            text("INSERT INTO runs SELECT (jsonb_populate_record(r, jsonb_build_object('id',"
+                 " CAST(:old AS uuid)))).* FROM runs r"), {"old": old},
+        )  # fmt: skip
+        found = await read.load_hand(session, hand_id)
+        assert found is not None
+        assert found.run_id == run_id
+        await session.execute(text("UPDATE hands SET run_id = :old"), {"old": old})
+        found = await read.load_hand(session, hand_id)
+        assert found is not None
+        assert found.run_id == old
 
 
 def test_the_time_in_an_id_is_the_time_it_was_made() -> None:
