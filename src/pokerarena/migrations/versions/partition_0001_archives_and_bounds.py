@@ -47,7 +47,7 @@ def upgrade() -> None:
         sa.Column("run_id_to", sa.Uuid(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("place", sa.String(length=500), nullable=False),
-        sa.Column("runs", sa.Integer(), nullable=False),
+        sa.Column("runs", sa.BigInteger(), nullable=False),
         sa.Column("hands", sa.BigInteger(), nullable=False),
         sa.Column("first_hand_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_hand_at", sa.DateTime(timezone=True), nullable=True),
