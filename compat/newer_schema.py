@@ -23,4 +23,6 @@ def upgrade(url: str, *_: Any, **__: Any) -> Any:
     return migrate.check(url)
 
 
-migrate.upgrade = upgrade
+def pytest_configure() -> None:
+    """Before any database is made."""
+    migrate.upgrade = upgrade

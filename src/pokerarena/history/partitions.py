@@ -1,7 +1,7 @@
 """Partitions of hands by time: made ahead, and found again by the time in an id.
 
 Owns which relations are partitioned and by which id, and the question how far ahead partitions
-reach. Making one is the database's own function (revision partition_0003): whoever calls it need not
+reach. Making one is the database's own function (revision partition_0004): whoever calls it need not
 own a relation. A partition that is missing never stops play, for each relation has a default one.
 """
 
