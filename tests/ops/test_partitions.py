@@ -26,7 +26,7 @@ from pokerarena.history.partitions import (
     moment_of,
 )
 from pokerarena.ids import new_id
-from pokerarena.ops import migrate
+from pokerarena.ops import examination, migrate
 from pokerarena.ops.privileges import DatabaseRole
 from tests.arena import Arena, arena_settings, open_arena
 from tests.database_server import as_role
@@ -78,6 +78,13 @@ async def drop_from(arena: Arena, month: datetime) -> None:
         ):
             if name[-7:] >= f"{month:%Y_%m}" and name[-7:-5].isdigit():
                 await session.execute(text(f"DROP TABLE {name}"))
+
+
+def examined(arena: Arena) -> examination.Finding:
+    """What `doctor` says of partitions."""
+    plain = make_url(url_of(arena)).set(drivername="postgresql").render_as_string()
+    with psycopg.connect(plain) as connection:
+        return examination.partitions(connection)
 
 
 async def oid(arena: Arena, relation: str) -> Any:
@@ -137,10 +144,15 @@ async def test_how_far_ahead_is_bounded_in_the_database(arena: Arena, months: in
 async def test_a_missing_partition_stops_nobody_and_is_filled_in_later(arena: Arena) -> None:
     now = datetime.now(UTC)
     await drop_from(arena, month_after(now, 0))
+    found = examined(arena)
+    assert not found.well
+    assert "history prepare" in found.text
     run_id = await arena.order(["random", "tight"], 10)
     assert (await arena.play(run_id)).status == "completed"
     assert await where(arena, "hands") == {"hands_default": 10}
     assert await as_worker(arena, 0) == len(KEY_OF_RELATION)
+    assert await as_worker(arena, 1) == len(KEY_OF_RELATION)
+    assert examined(arena).well
     assert await where(arena, "hands") == {f"hands_{now:%Y_%m}": 10}
     assert await where(arena, "hand_cards") == {f"hand_cards_{now:%Y_%m}": 10}
     await assert_sound(arena, run_id)

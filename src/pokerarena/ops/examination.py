@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -17,6 +17,7 @@ import psycopg
 from sqlalchemy.engine import make_url
 
 from pokerarena.errors import ArenaError
+from pokerarena.history.partitions import KEY_OF_RELATION
 from pokerarena.ops import migrate
 from pokerarena.ops.data_directory import settings_of
 from pokerarena.sandbox import local
@@ -27,6 +28,7 @@ WAL_AGE_MAX_S: Final = 60.0
 BASES_MISSED_MAX: Final = 2
 CLOCK_SKEW_MAX_S: Final = 2.0
 WAIT_FOR_WORKER_MAX_S: Final = 60
+PARTITIONS_AHEAD_MIN: Final = timedelta(days=7)
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -70,6 +72,7 @@ def examine(data_dir: Path | None = None) -> list[Finding]:
             _waiting_runs,
             _lost_runs,
             _dead_letters,
+            partitions,
         )
         findings += [check(connection) for check in checks]
     return findings
@@ -194,6 +197,20 @@ def _dead_letters(connection: Connection) -> Finding:
         text = f"{count} open: look at them with 'pokerarena dead-letters list'"
         return Finding("dead letters", False, text)
     return Finding("dead letters", True, "none")
+
+
+def partitions(connection: Connection) -> Finding:
+    """How far ahead hands have somewhere to go."""
+    row = connection.execute(
+        "SELECT min(history_covered_until(name::regclass)) AT TIME ZONE 'UTC'"
+        " FROM unnest(%s::text[]) AS name",
+        (list(KEY_OF_RELATION),),
+    ).fetchone()
+    until = row[0] if row else None
+    if not isinstance(until, datetime) or until < datetime.now(UTC) + PARTITIONS_AHEAD_MIN:
+        text = "none for the days to come: is a worker running? Else 'pokerarena history prepare'"
+        return Finding("partitions", False, text)
+    return Finding("partitions", True, f"for hands until {until:%Y-%m-%d}")
 
 
 def _connect(url: str) -> Connection:

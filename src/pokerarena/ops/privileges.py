@@ -138,7 +138,7 @@ SEQUENCES: Final[dict[str, Declared]] = {
 # By name; every overload of it. Whatever is not named here nobody but the owner may call.
 FUNCTIONS: Final[dict[str, frozenset[DatabaseRole]]] = {
     "audit_append": frozenset({DatabaseRole.API}),
-    "history_covered_until": frozenset({DatabaseRole.WORKER}),
+    "history_covered_until": frozenset(DatabaseRole),
     "history_ensure_partitions": frozenset({DatabaseRole.WORKER}),
     "procrastinate_defer_jobs_v1": frozenset(DatabaseRole),
     "procrastinate_fetch_job_v2": frozenset({DatabaseRole.WORKER}),
