@@ -13,7 +13,7 @@ DEMO_ARGS ?=
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 
-.PHONY: help setup demo test pgbackrest chaos check scan dast image bench fmt docs lock clean
+.PHONY: help setup demo test pgbackrest chaos compat check scan dast image bench fmt docs lock clean
 
 help: ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -36,6 +36,9 @@ pgbackrest: $(INSTALLED) ## prove the generated configuration of pgBackRest with
 
 chaos: $(INSTALLED) ## kill, halt and cut everything while runs are played (ARGS="--seed N")
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+compat: $(INSTALLED) ## play the release before on this schema (ARGS=--short for the gist)
+	$(BIN)/python scripts/compat $(ARGS)
 
 check: $(INSTALLED) ## run every check that needs no test
 	@scripts/check

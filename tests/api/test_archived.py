@@ -68,6 +68,7 @@ async def test_an_archived_hand_is_told_to_be_elsewhere_and_results_stay(arena: 
     reply = await bob.get(f"/v1/runs/{run_id}/hands")
     assert (reply.status, reply.code) == (404, "not_found")
     assert ok(await alice.get(f"/v1/runs/{run_id}/results")) == results
+    assert ok(await alice.get(f"/v1/runs/{run_id}"))["archived"]
     ok(await alice.get(f"/v1/tables/{table_id}/state"))
     for other in (uuid4(), first_id(moment_of(run).replace(year=2020))):
         reply = await alice.get(f"/v1/hands/{id_text(IdKind.HAND, other)}")

@@ -20,7 +20,7 @@ from pokerarena.history import archive_file, archives
 from pokerarena.history.archive_file import HANDS_FILE, MANIFEST, DamagedArchive
 from pokerarena.history.partitions import first_id
 from pokerarena.ids import new_id
-from pokerarena.ops import archiving
+from pokerarena.ops import archiving, migrate
 from pokerarena.ops.verify import verify_database
 from pokerarena.runs import play, service
 from pokerarena.runs.soundness import check_run
@@ -111,6 +111,19 @@ async def test_old_runs_go_to_a_file_and_everything_but_their_hands_stays(
     assert manifest.hands == 2 * HANDS
     # A second time there is nothing to do.
     assert await archived(arena, tmp_path) == []
+
+    # The way down moves what is left together, and drops the cards of hands that are gone.
+    url = arena.settings.database_url.get_secret_value()
+    migrate.downgrade(url, "hosted_0002")
+    await arena.database.engine.dispose()
+    assert await arena.value("SELECT count(*) FROM hands") == HANDS
+    assert await arena.value("SELECT count(*) FROM hand_cards") == HANDS
+    migrate.upgrade(url)
+    await arena.database.engine.dispose()
+    assert migrate.drift(url) == []
+    checked = await check_run(arena.database, new)
+    assert checked is not None
+    assert (checked.hands, checked.findings) == (HANDS, ())
 
 
 async def test_an_archived_run_is_never_played_again(
@@ -269,6 +282,7 @@ async def test_the_command_keeps_for_ever_unless_told_and_says_what_it_did(
     done = pokerarena("history", "archive", "--before", f"{NOW:%Y-%m}-01", **environment)
     assert (done.returncode, done.stderr) == (0, "1 months archived\n")
     assert done.stdout == f"hands_before: 1 runs, {HANDS} hands in {tmp_path / 'hands_before'}\n"
+    assert pokerarena("history", "prepare", **environment).stdout == "0 partitions made\n"
     listed = pokerarena("history", "list", **environment)
     assert f"hands_before  archived  1 runs  {HANDS} hands" in listed.stdout
     whole = pokerarena("verify", **environment)

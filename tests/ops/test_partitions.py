@@ -16,15 +16,17 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from pokerarena.db import Database
+from pokerarena.history import read
 from pokerarena.history.partitions import (
     KEY_OF_RELATION,
     covered_until,
     ensure_partitions,
     first_id,
+    likely_runs,
     moment_of,
 )
 from pokerarena.ids import new_id
-from pokerarena.ops import migrate
+from pokerarena.ops import examination, migrate
 from pokerarena.ops.privileges import DatabaseRole
 from tests.arena import Arena, arena_settings, open_arena
 from tests.database_server import as_role
@@ -76,6 +78,13 @@ async def drop_from(arena: Arena, month: datetime) -> None:
         ):
             if name[-7:] >= f"{month:%Y_%m}" and name[-7:-5].isdigit():
                 await session.execute(text(f"DROP TABLE {name}"))
+
+
+def examined(arena: Arena) -> examination.Finding:
+    """What `doctor` says of partitions."""
+    plain = make_url(url_of(arena)).set(drivername="postgresql").render_as_string()
+    with psycopg.connect(plain) as connection:
+        return examination.partitions(connection)
 
 
 async def oid(arena: Arena, relation: str) -> Any:
@@ -135,10 +144,15 @@ async def test_how_far_ahead_is_bounded_in_the_database(arena: Arena, months: in
 async def test_a_missing_partition_stops_nobody_and_is_filled_in_later(arena: Arena) -> None:
     now = datetime.now(UTC)
     await drop_from(arena, month_after(now, 0))
+    found = examined(arena)
+    assert not found.well
+    assert "history prepare" in found.text
     run_id = await arena.order(["random", "tight"], 10)
     assert (await arena.play(run_id)).status == "completed"
     assert await where(arena, "hands") == {"hands_default": 10}
     assert await as_worker(arena, 0) == len(KEY_OF_RELATION)
+    assert await as_worker(arena, 1) == len(KEY_OF_RELATION)
+    assert examined(arena).well
     assert await where(arena, "hands") == {f"hands_{now:%Y_%m}": 10}
     assert await where(arena, "hand_cards") == {f"hand_cards_{now:%Y_%m}": 10}
     await assert_sound(arena, run_id)
@@ -168,18 +182,29 @@ async def test_a_hand_number_is_used_once_in_a_run_whatever_its_hand_s_time(aren
             await session.execute(text(copy), {"id": far, "run": run_id})
 
 
-async def test_a_hand_is_found_by_its_id_in_partitions_that_can_hold_it_only(
-    arena: Arena,
-) -> None:
+async def test_a_hand_is_found_by_its_id_however_old_its_run_is(arena: Arena) -> None:
+    """Near its own time first, and everywhere else then."""
+    fresh = new_id()
+    old = UUID(int=fresh.int - (200 * 86_400_000 << 80))
+    lower, upper = likely_runs(fresh)
+    assert old < lower < fresh < upper
+    assert likely_runs(UUID(int=0))[0] == UUID(int=0)
+    assert likely_runs(UUID(int=(1 << 128) - 1))[1] == UUID(int=(1 << 128) - 1)
     run_id = await arena.order(["random", "tight"], 3)
     assert (await arena.play(run_id)).status == "completed"
-    plan = await arena.rows(
-        "EXPLAIN SELECT c.cards FROM hands h JOIN hand_cards c ON c.hand_id = h.id"
-        f" WHERE h.run_id = '{run_id}' AND h.hand_no = 2"
-    )
-    scanned = "\n".join(line for (line,) in plan)
-    assert "hands_before" not in scanned
-    assert "hands_default" not in scanned
+    hand_id = await arena.value("SELECT id FROM hands WHERE hand_no = 2")
+    async with arena.database.unit_of_work() as session:
+        await session.execute(
+            text("INSERT INTO runs SELECT (jsonb_populate_record(r, jsonb_build_object('id',"
+                 " CAST(:old AS uuid)))).* FROM runs r"), {"old": old},
+        )  # fmt: skip
+        found = await read.load_hand(session, hand_id)
+        assert found is not None
+        assert found.run_id == run_id
+        await session.execute(text("UPDATE hands SET run_id = :old"), {"old": old})
+        found = await read.load_hand(session, hand_id)
+        assert found is not None
+        assert found.run_id == old
 
 
 def test_the_time_in_an_id_is_the_time_it_was_made() -> None:

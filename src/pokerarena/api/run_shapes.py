@@ -45,6 +45,8 @@ class RunSummary(Shown):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    # Its hands are, or are about to be, in an archive: it cannot be resumed.
+    archived: bool
 
     @classmethod
     def of(cls, run: Run) -> RunSummary:
@@ -85,6 +87,7 @@ def _run_fields(run: Run) -> dict[str, Any]:
         "created_at": run.created_at,
         "started_at": run.started_at,
         "finished_at": run.finished_at,
+        "archived": run.archive_id is not None,
     }
 
 

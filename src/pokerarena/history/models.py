@@ -117,7 +117,7 @@ class HistoryArchive(Base):
     state: Mapped[str] = mapped_column(String(16), default=ArchiveState.WRITING.value)
     # Where to ask for it, in the operator's words; told to whoever asks for a hand of it.
     place: Mapped[str] = mapped_column(String(500))
-    runs: Mapped[int] = mapped_column(default=0)
+    runs: Mapped[int] = mapped_column(BigInteger, default=0)
     hands: Mapped[int] = mapped_column(BigInteger, default=0)
     first_hand_at: Mapped[datetime | None]
     last_hand_at: Mapped[datetime | None]

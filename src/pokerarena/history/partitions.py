@@ -1,7 +1,7 @@
 """Partitions of hands by time: made ahead, and found again by the time in an id.
 
 Owns which relations are partitioned and by which id, and the question how far ahead partitions
-reach. Making one is the database's own function (revision partition_0003): whoever calls it need not
+reach. Making one is the database's own function (revision partition_0004): whoever calls it need not
 own a relation. A partition that is missing never stops play, for each relation has a default one.
 """
 
@@ -22,6 +22,9 @@ _COVERED: Final = text(
     "SELECT min(history_covered_until(name::regclass)) AT TIME ZONE 'UTC'"
     " FROM unnest(CAST(:names AS text[])) AS name"
 )
+# Within which time before a hand its run was ordered, nearly always; and by how much clocks differ.
+LIKELY_RUN: Final = timedelta(days=45)
+CLOCKS_APART: Final = timedelta(days=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -48,3 +51,10 @@ def first_id(moment: datetime) -> UUID:
 def moment_of(some_id: UUID) -> datetime:
     """When a UUIDv7 was made, to the millisecond."""
     return _EPOCH + timedelta(milliseconds=some_id.int >> 80)
+
+
+def likely_runs(hand_id: UUID) -> tuple[UUID, UUID]:
+    """Between which ids the run of a hand nearly always is: few partitions, however many there are."""
+    lower = hand_id.int - (LIKELY_RUN // timedelta(milliseconds=1) << 80)
+    upper = hand_id.int + (CLOCKS_APART // timedelta(milliseconds=1) << 80)
+    return UUID(int=max(lower, 0)), UUID(int=min(upper, (1 << 128) - 1))

@@ -20,6 +20,7 @@ from pokerarena.engine.state import Hand
 from pokerarena.engine.transition import Transition
 from pokerarena.history.codec import unpack_actions, unpack_cards, unpack_holes, unpack_seats
 from pokerarena.history.models import DecisionNote, HandCards, HandRow, VoidDeal
+from pokerarena.history.partitions import likely_runs
 from pokerarena.history.record import ActionRecord, HandRecord
 from pokerarena.runs.formats import RunRules
 from pokerarena.runs.models import Run
@@ -110,8 +111,12 @@ async def list_hands(
 
 async def load_hand(session: AsyncSession, hand_id: UUID) -> StoredHand | None:
     """One hand with its hole cards."""
-    rows = await session.execute(_hands_with_cards().where(HandRow.id == hand_id))
-    found = rows.one_or_none()
+    wanted = _hands_with_cards().where(HandRow.id == hand_id)
+    # Only a run that was resumed after long has its hands in a partition that is far away.
+    near = wanted.where(HandRow.run_id.between(*likely_runs(hand_id)))
+    found = (await session.execute(near)).one_or_none()
+    if found is None:
+        found = (await session.execute(wanted)).one_or_none()
     return None if found is None else stored(found[0], found[1], found[2], found[3])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-# Partitions are made by revision partition_0003 and by the database's own function; the models know
+# Partitions are made by revision partition_0004 and by the database's own function; the models know
 # the whole only.
 _PARTITION: Final = re.compile(r"(hands|hand_cards|decision_notes)_(before|default|\d{4}_\d{2})")
 

@@ -47,9 +47,10 @@ _PARTITIONS: Final = text(
     ORDER BY 3 NULLS LAST
     """
 )
-# In the order in which hands are written; given up before a deadlock would be looked for.
+# To drop a partition takes all of `runs`, and so from whoever stores begins with it. Each lock is given
+# up so soon that nobody else looks for a deadlock (1 s).
 _LOCK: Final = (
-    "SET LOCAL lock_timeout = '400ms'",
+    "SET LOCAL lock_timeout = '200ms'",
     "LOCK TABLE runs, hands, hand_cards, decision_notes IN ACCESS EXCLUSIVE MODE",
 )
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -18,6 +18,7 @@ import psycopg
 from sqlalchemy.engine import make_url
 
 from pokerarena.errors import ArenaError, Unavailable
+from pokerarena.history.partitions import KEY_OF_RELATION
 from pokerarena.ops import migrate
 from pokerarena.ops.data_directory import settings_of
 from pokerarena.sandbox import local
@@ -30,6 +31,7 @@ BASES_MISSED_MAX: Final = 2
 DISK_LEFT_MIN_BYTES: Final = 1_000_000_000
 CLOCK_SKEW_MAX_S: Final = 2.0
 WAIT_FOR_WORKER_MAX_S: Final = 60
+PARTITIONS_AHEAD_MIN: Final = timedelta(days=7)
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -63,17 +65,19 @@ def examine(data_dir: Path | None = None) -> list[Finding]:
         return [*findings, Finding("database", False, str(error))]
     with _connect(url) as connection:
         findings += [_version(connection), _clock(connection), _connections(connection, settings)]
-        if not state.up_to_date:
+        if not state.up_to_date and not state.newer:
             text = (
                 f"at {state.current or 'nothing'}, this program expects {state.head}: "
                 "run 'pokerarena migrate up'"
             )
             return [*findings, Finding("schema", False, text)]
-        findings.append(Finding("schema", True, f"at {state.current}"))
+        later = ", of a later release" if state.newer else ""
+        findings.append(Finding("schema", True, f"at {state.current}{later}"))
         checks: tuple[Callable[[Connection], Finding], ...] = (
             _waiting_runs,
             _lost_runs,
             _dead_letters,
+            partitions,
         )
         findings += [check(connection) for check in checks]
     return findings
@@ -220,6 +224,20 @@ def _dead_letters(connection: Connection) -> Finding:
         text = f"{count} open: look at them with 'pokerarena dead-letters list'"
         return Finding("dead letters", False, text)
     return Finding("dead letters", True, "none")
+
+
+def partitions(connection: Connection) -> Finding:
+    """How far ahead hands have somewhere to go."""
+    row = connection.execute(
+        "SELECT min(history_covered_until(name::regclass)) AT TIME ZONE 'UTC'"
+        " FROM unnest(%s::text[]) AS name",
+        (list(KEY_OF_RELATION),),
+    ).fetchone()
+    until = row[0] if row else None
+    if not isinstance(until, datetime) or until < datetime.now(UTC) + PARTITIONS_AHEAD_MIN:
+        text = "none for the days to come: is a worker running? Else 'pokerarena history prepare'"
+        return Finding("partitions", False, text)
+    return Finding("partitions", True, f"for hands until {until:%Y-%m-%d}")
 
 
 def _connect(url: str) -> Connection:

@@ -42,6 +42,8 @@ class SchemaState:
 
     current: str | None
     head: str
+    # At a revision that this program does not know: a later release has migrated it.
+    newer: bool = False
 
     @property
     def up_to_date(self) -> bool:
@@ -56,9 +58,13 @@ def upgrade(
 ) -> SchemaState:
     """Brings the schema up to `revision`, and the roles and privileges to what is declared.
 
-    Nothing to do is no error.
+    Nothing to do is no error, and neither is a schema of a later release: it is left as it is, for
+    this release runs on it.
     """
     with _turn(url) as (connection, config):
+        state = _state(connection, config)
+        if state.newer:
+            return state
         command.upgrade(config, revision)
         connection.commit()
         state = _state(connection, config)
@@ -151,12 +157,14 @@ def config_of(connection: Connection) -> Config:
 
 
 def _state(connection: Connection, config: Config) -> SchemaState:
-    head = ScriptDirectory.from_config(config).get_current_head()
+    script = ScriptDirectory.from_config(config)
+    head = script.get_current_head()
     if head is None:
         raise RuntimeError("the program ships no schema revision")
     current = MigrationContext.configure(connection).get_current_revision()
     connection.rollback()
-    return SchemaState(current=current, head=head)
+    known = current is None or current in {one.revision for one in script.walk_revisions()}
+    return SchemaState(current=current, head=head, newer=not known)
 
 
 def _set(connection: Connection, setting: str, value_ms: int) -> None:

@@ -46,6 +46,14 @@ _FILES: Final = text(
     "SELECT oid, relname, relfilenode FROM pg_class"
     " WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
 )
+# Indexes, and constraints that were held against every row there is.
+_PROVED: Final = text(
+    "SELECT indrelid, indexrelid FROM pg_index JOIN pg_class c ON c.oid = indrelid"
+    " WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace"
+    " UNION ALL SELECT conrelid, oid FROM pg_constraint"
+    " WHERE convalidated AND conrelid <> 0 AND contype IN ('c', 'f')"
+    " AND connamespace = 'public'::regnamespace"
+)
 _ROWS: Final = text(
     "SELECT relname, greatest(reltuples, 0)::bigint FROM pg_class"
     " WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
@@ -58,7 +66,15 @@ class Lock(NamedTuple):
     relation: str
     mode: str
     rewritten: bool
+    # An index is built or a constraint is held against every row, while others wait.
+    scanned: bool
     rows: int
+
+    def effort(self) -> str:
+        """How long it lasts, in words."""
+        if self.rewritten:
+            return f"REWRITES about {self.rows} rows"
+        return f"READS about {self.rows} rows" if self.scanned else "for a moment"
 
 
 class Step(NamedTuple):
@@ -72,8 +88,7 @@ class Step(NamedTuple):
         if not self.locks:
             return f"{self.revision}: locks nothing that exists"
         parts = [
-            f"{lock.relation} ({lock.mode}: {_MEANING[lock.mode]}"
-            + (f"; REWRITES about {lock.rows} rows)" if lock.rewritten else "; for a moment)")
+            f"{lock.relation} ({lock.mode}: {_MEANING[lock.mode]}; {lock.effort()})"
             for lock in self.locks
         ]
         return f"{self.revision}: locks {', '.join(parts)}"
@@ -107,9 +122,11 @@ def _try(url: str, revision: str, rows: dict[str, int]) -> Step:
         before: dict[int, int] = {}
         for oid, name, node in scratch.execute(_FILES):
             names[oid], before[oid] = name, node
+        proved = set(scratch.execute(_PROVED))
         scratch.commit()
         locks: dict[int, str] = {}
         after: dict[int, int] = {}
+        scanned: set[int] = set()
 
         def look(**given: Any) -> None:
             connection: Connection = given["ctx"].connection
@@ -119,6 +136,7 @@ def _try(url: str, revision: str, rows: dict[str, int]) -> Step:
                 held = locks.get(relation)
                 if held is None or _STRENGTH.index(mode) > _STRENGTH.index(held):
                     locks[relation] = mode
+            scanned.update({relation for relation, _ in set(connection.execute(_PROVED)) - proved})
             after.update({oid: node for oid, _, node in connection.execute(_FILES)})
 
         config = migrate.config_of(scratch)
@@ -131,6 +149,7 @@ def _try(url: str, revision: str, rows: dict[str, int]) -> Step:
                 names[oid],
                 mode,
                 after.get(oid, before[oid]) != before[oid],
+                oid in scanned and mode != "ShareUpdateExclusiveLock",
                 rows.get(names[oid], 0),
             )
             for oid, mode in sorted(locks.items(), key=lambda lock: names[lock[0]])

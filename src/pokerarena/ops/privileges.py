@@ -162,7 +162,7 @@ SEQUENCES: Final[dict[str, Declared]] = {
 FUNCTIONS: Final[dict[str, frozenset[DatabaseRole]]] = {
     "audit_append": frozenset({DatabaseRole.API}),
     "audit_append_judgement": frozenset({DatabaseRole.WORKER}),
-    "history_covered_until": frozenset({DatabaseRole.WORKER}),
+    "history_covered_until": frozenset(DatabaseRole),
     "history_ensure_partitions": frozenset({DatabaseRole.WORKER}),
     "procrastinate_defer_jobs_v1": frozenset(DatabaseRole),
     "procrastinate_fetch_job_v2": frozenset({DatabaseRole.WORKER}),

@@ -32,7 +32,7 @@ class Health(Shown):
 
 
 class Readiness(Shown):
-    """The process can serve: the database answers and its schema is the program's."""
+    """The process can serve: the database answers, its schema is the program's or a later one."""
 
     status: Literal["ready"] = "ready"
     schema_revision: str
@@ -46,13 +46,10 @@ class ProtocolSchemas(Shown):
 
 
 @cache
-def program_revision() -> str:
-    """The schema revision that this program is written for."""
+def program_revisions() -> tuple[str, ...]:
+    """The schema revisions that this program knows, the one it is written for first."""
     with as_file(files("pokerarena").joinpath("migrations")) as directory:
-        head = ScriptDirectory(str(directory)).get_current_head()
-    if head is None:
-        raise RuntimeError("the program ships no schema revision")
-    return head
+        return tuple([one.revision for one in ScriptDirectory(str(directory)).walk_revisions()])
 
 
 @router.get("/healthz")
@@ -74,13 +71,15 @@ async def readyz(
         if getattr(error.orig, "sqlstate", None) != "42P01":
             raise
         present = None
-    if present != program_revision():
+    needed, *before = program_revisions()
+    # A revision that is not known is of a later release, and this one runs on its schema: were it
+    # not ready, a migration would take every process out at once.
+    if present is None or present in before:
         raise Unavailable(
             "schema_not_migrated",
-            f"The schema is at {present}, the program needs {program_revision()}: "
-            "run 'pokerarena migrate'.",
+            f"The schema is at {present}, the program needs {needed}: run 'pokerarena migrate'.",
         )
-    return Readiness(schema_revision=program_revision())
+    return Readiness(schema_revision=present)
 
 
 @router.get("/.well-known/jwks.json")

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+_NEWER = ", of a later release: this one runs on it, and changes nothing"
+
 commands = typer.Typer(help="Move the schema, or say where it is.", no_args_is_help=True)
 
 
@@ -24,7 +26,7 @@ def up(
         DatabaseRole.WORKER: settings.database_worker_password.get_secret_value(),
     }
     state = migrate.upgrade(_url(), revision, passwords=passwords)
-    typer.echo(f"schema at {state.current}")
+    typer.echo(f"schema at {state.current}{_NEWER if state.newer else ''}")
 
 
 @commands.command("down")
@@ -53,6 +55,9 @@ def check() -> None:
     from pokerarena.ops.migration_plan import plan
 
     state = migrate.check(_url())
+    if state.newer:
+        typer.echo(f"schema at {state.current}{_NEWER}")
+        return
     if not state.up_to_date:
         for step in plan(_url()):
             typer.echo(step.line())

@@ -1,6 +1,6 @@
-"""Prove what the revision before has promised, while everybody reads and writes.
+"""Prove what the revisions before have promised, while everybody reads and writes.
 
-Revision: partition_0002; follows partition_0001. Reads every hand once: it may take minutes, so it is
+Revision: partition_0003; follows partition_0002. Reads every hand once: it may take minutes, so it is
 under no timeout, and it locks nobody out.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "partition_0002"
-down_revision = "partition_0001"
+revision = "partition_0003"
+down_revision = "partition_0002"
 branch_labels = None
 depends_on = None
 

@@ -1,7 +1,7 @@
 """Hands, hole cards and notes become partitioned by time; what is there becomes the first partition.
 
-Revision: partition_0003; follows partition_0002. Changes the catalogue only, under locks that last a
-moment: no row is read (partition_0002 has), none is moved. Names and columns stay, so that the release
+Revision: partition_0004; follows partition_0003. Changes the catalogue only, under locks that last a
+moment: no row is read (partition_0003 has), none is moved. Names and columns stay, so that the release
 before goes on as it is.
 
 Hands are partitioned by the time in their run's id (a UUIDv7): all hands of a run are in one
@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "partition_0003"
-down_revision = "partition_0002"
+revision = "partition_0004"
+down_revision = "partition_0003"
 branch_labels = None
 depends_on = None
 
@@ -62,12 +62,12 @@ BEGIN
 END $$
 """
 # Called by workers, who may not change a schema. All locks are taken at once, in the order in which
-# hands are written, and given up long before a deadlock would be looked for (1 s): at worst this
-# comes to nothing and is tried again, and play waits half a second.
+# hands are written (`runs` is changed last), and given up before a deadlock would be looked for (1 s):
+# at worst this comes to nothing and is tried again, and play has waited for a moment.
 ENSURE = """
 CREATE FUNCTION history_ensure_partitions(months_ahead integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '400ms' AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
 DECLARE
   present timestamp := date_trunc('month', now() AT TIME ZONE 'UTC');
   last_month timestamp := present + make_interval(months => months_ahead);
@@ -83,9 +83,9 @@ BEGIN
      OR NOT pg_try_advisory_xact_lock(8101253776571427699) THEN
     RETURN 0;
   END IF;
-  LOCK TABLE public.runs IN SHARE ROW EXCLUSIVE MODE;
   LOCK TABLE public.hands_default, public.hand_cards_default, public.decision_notes_default
     IN ACCESS EXCLUSIVE MODE;
+  LOCK TABLE public.runs IN SHARE ROW EXCLUSIVE MODE;
   FOR whole IN VALUES ('hands', 'run_id'), ('hand_cards', 'hand_id'), ('decision_notes', 'hand_id')
   LOOP
     month := coalesce(
@@ -123,9 +123,9 @@ DECLARE
   whole record;
   named record;
 BEGIN
-  -- In the order in which a worker takes them.
+  -- The view and its hands first, then as a worker goes: it changes `runs` after all the others.
+  LOCK TABLE hand_actions, hand_cards, decision_notes IN ACCESS EXCLUSIVE MODE;
   LOCK TABLE runs IN SHARE ROW EXCLUSIVE MODE;
-  LOCK TABLE hands, hand_cards, decision_notes IN ACCESS EXCLUSIVE MODE;
   SELECT (regexp_match(pg_get_constraintdef(oid), '''([0-9a-f-]{36})'''))[1] INTO bound
   FROM pg_constraint WHERE conrelid = 'hands'::regclass AND conname = 'ck_hands_before';
   IF bound IS NULL THEN
@@ -175,8 +175,8 @@ DECLARE
   named record;
   part text;
 BEGIN
+  LOCK TABLE hand_actions, hand_cards, decision_notes IN ACCESS EXCLUSIVE MODE;
   LOCK TABLE runs IN SHARE ROW EXCLUSIVE MODE;
-  LOCK TABLE hands, hand_cards, decision_notes IN ACCESS EXCLUSIVE MODE;
   FOR whole IN VALUES ('hands'), ('hand_cards'), ('decision_notes') LOOP
     part := whole.column1 || '_before';
     IF to_regclass(part) IS NULL THEN

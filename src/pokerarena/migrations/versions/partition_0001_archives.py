@@ -1,8 +1,6 @@
-"""Archives of hands, and the promise that lets the hands of today become one partition.
+"""Archives of hands, and the runs that are in them.
 
-Revision: partition_0001; follows hosted_0002. Expands only. Where hands are stored already, a check
-says that no run of theirs is of a month that is not there yet: `partition_0002` proves it while
-everybody plays, and `partition_0003` then attaches them without reading a row.
+Revision: partition_0001; follows hosted_0002. Expands only, and locks `runs` alone.
 """
 
 from __future__ import annotations
@@ -15,28 +13,6 @@ down_revision = "abuse_0001"
 branch_labels = None
 depends_on = None
 
-# The first moment of the month after the next, as the smallest UUIDv7 of that moment: there is more
-# than a month to come to partition_0003 before the check could refuse a hand.
-BOUND_WHAT_IS_THERE = """
-DO $$
-DECLARE
-  month timestamp := date_trunc('month', now() AT TIME ZONE 'UTC') + interval '2 months';
-  bound uuid := lpad(to_hex((extract(epoch FROM month) * 1000)::bigint), 12, '0') || repeat('0', 20);
-  held record;
-BEGIN
-  IF NOT EXISTS (SELECT FROM hands) THEN
-    RETURN;
-  END IF;
-  FOR held IN
-    SELECT * FROM (VALUES ('hands', 'run_id'), ('hand_cards', 'hand_id'),
-                          ('decision_notes', 'hand_id')) AS h(relation, key)
-  LOOP
-    EXECUTE format('ALTER TABLE %I ADD CONSTRAINT %I CHECK (%I < %L::uuid) NOT VALID',
-                   held.relation, 'ck_' || held.relation || '_before', held.key, bound);
-  END LOOP;
-END $$
-"""
-
 
 def upgrade() -> None:
     op.create_table(
@@ -47,7 +23,7 @@ def upgrade() -> None:
         sa.Column("run_id_to", sa.Uuid(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("place", sa.String(length=500), nullable=False),
-        sa.Column("runs", sa.Integer(), nullable=False),
+        sa.Column("runs", sa.BigInteger(), nullable=False),
         sa.Column("hands", sa.BigInteger(), nullable=False),
         sa.Column("first_hand_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_hand_at", sa.DateTime(timezone=True), nullable=True),
@@ -79,12 +55,9 @@ def upgrade() -> None:
         "ALTER TABLE runs ADD CONSTRAINT ck_runs_archived CHECK"
         " (archive_id IS NULL OR status IN ('completed', 'stopped', 'failed')) NOT VALID"
     )
-    op.execute(BOUND_WHAT_IS_THERE)
 
 
 def downgrade() -> None:
-    for relation in ("hands", "hand_cards", "decision_notes"):
-        op.execute(f"ALTER TABLE {relation} DROP CONSTRAINT IF EXISTS ck_{relation}_before")
     op.drop_constraint(op.f("ck_runs_archived"), "runs")
     op.drop_column("runs", "archive_id")
     op.drop_table("history_archives")
