@@ -210,13 +210,14 @@ class Scene:
         packed, digest = pack(package), bytes.fromhex(package.digest)
         with psycopg.connect(self.postgres.conninfo(), autocommit=True) as database:
             database.execute(
-                "INSERT INTO agent_packages (digest, bytes, size) VALUES (%s, %s, %s)",
+                "INSERT INTO agent_packages (digest, bytes, size) VALUES (%s, %s, %s)"
+                " ON CONFLICT DO NOTHING",
                 (digest, packed, len(packed)),
             )
             database.execute(
                 "UPDATE agent_versions SET package_digest = %s, package_size = %s"
-                " WHERE kind = 'hosted'",
-                (digest, len(packed)),
+                " WHERE kind = 'hosted' AND package_digest <> %s",
+                (digest, len(packed), digest),
             )
 
     def note_sandboxes(self) -> None:
