@@ -271,10 +271,11 @@ async def host_figures(bench: Bench, way: str, yardstick: PingPong) -> dict[str,
 
         tokens = TokenMaker(read_private_key(folder / "private.pem"), "bench", time.time)
         pool = HostPool([HostAddress("bench", folder / "host.sock")], tokens, load)
+        booking = pool.book(2)
         players = [
-            pool.player(package.digest, package.manifest, alone=lambda: Solo.alone)
+            booking.player(package.digest, package.manifest, alone=lambda: Solo.alone)
             if way == "lease"
-            else RemotePlayer(pool, package.digest, 64)
+            else RemotePlayer(booking, package.digest, 64)
             for _ in range(2)
         ]
         for player in players:

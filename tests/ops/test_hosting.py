@@ -59,7 +59,7 @@ def test_the_worker_gets_the_private_key_and_the_host_the_public_one(
     key = parse_private_key(private.read_bytes())
     folder = arena.directory.path / "agent-host"
     assert read_public_key(folder / "public.pem") == key.public_key()
-    assert settings["POKERARENA_AGENT_HOSTS"] == f"local={folder / 'host.sock'}"
+    assert settings["POKERARENA_AGENT_HOSTS"] == f"local={folder / 'run' / 'host.sock'}"
     # The next start keeps them: workers and hosts of before must still know each other.
     again = Hosting(arena, wanted=True).settings()
     assert Path(again["POKERARENA_AGENT_HOST_KEY_FILE"]).read_bytes() == private.read_bytes()

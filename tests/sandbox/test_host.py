@@ -1,8 +1,12 @@
 """agent-host as a real process: tokens, refusals, play, death, and what it does not hold."""
 
 import asyncio
+import json
 import os
+import pwd
+import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -17,6 +21,7 @@ import pokerarena
 import pokerarena_sdk
 from pokerarena.agents.player import Failure, FallbackReason
 from pokerarena.errors import ConfigurationError, Unauthenticated, Unavailable
+from pokerarena.ops import system_user
 from pokerarena.sandbox import cgroups, wire
 from pokerarena.sandbox.archive import pack, read_upload
 from pokerarena.sandbox.confinement import clean_environment, refuse_secrets
@@ -37,6 +42,7 @@ from tests.sandbox.conftest import TIGHT, Hosted, upload
 
 SOURCES = [Path(pokerarena.__file__).parents[1], Path(pokerarena_sdk.__file__).parents[1]]
 CALLER = "def act(view): return view.check_or_call()"
+HOST_USER = "pokerarena-host"
 pytestmark = pytest.mark.usefixtures("runc")
 
 
@@ -47,6 +53,11 @@ class Host:
         self.folder = folder
         self.name = name
         self.socket = folder / f"{name}.sock"
+        if "--user" in extra:
+            # A folder of its own, since it is not root when it makes its socket.
+            self.socket = folder / f"run-{name}" / "host.sock"
+            self.socket.parent.mkdir(exist_ok=True)
+            shutil.chown(self.socket.parent, HOST_USER, HOST_USER)
         command = [
             sys.executable, "-m", "pokerarena.sandbox.host", "--name", name,
             "--public-key", str(folder / "public.pem"), "--rootfs", str(root_tree.parent),
@@ -516,6 +527,75 @@ def test_a_private_key_is_refused_where_a_public_one_belongs(keys):
     with pytest.raises(ConfigurationError, match="holds no other"):
         read_public_key(keys / "private.pem")
     assert (keys / "private.pem").stat().st_mode & 0o077 == 0
+
+
+# What somebody would look for who got out of a sandbox and into the agent-host.
+PROBE = """
+import json, os, socket, sys
+folder, port = sys.argv[1], int(sys.argv[2])
+found = {"uid": os.getuid(), "read": [], "written": [], "connected": []}
+for where, folders, files in os.walk(folder):
+    for name in files:
+        try:
+            found["read"].append(open(os.path.join(where, name), "rb").read().decode())
+        except OSError:
+            pass
+for path in (folder + "/planted", "/etc/planted", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger"):
+    try:
+        with open(path, "a"):
+            found["written"].append(path)
+    except OSError:
+        pass
+database = folder + "/postgres/.s.PGSQL.5432"
+for kind, address in ((socket.AF_UNIX, database), (socket.AF_INET, ("127.0.0.1", port))):
+    try:
+        socket.socket(kind).connect(address)
+        found["connected"].append(str(address))
+    except OSError:
+        pass
+found["network"] = [name for _, name in socket.if_nameindex()]
+environment = open(f"/proc/{sys.argv[3]}/environ", "rb").read()
+found["environment"] = [one.decode() for one in environment.split(b"\\0")]
+print(json.dumps(found))
+"""
+
+
+async def test_from_inside_a_host_there_is_no_secret_no_database_and_no_right(
+    start_host, pool_for, open_folder, monkeypatch
+):
+    """By a program in all of its namespaces, as its user: with everything that it has itself."""
+    monkeypatch.setenv("POKERARENA_MASTER_KEY", "hunted")
+    system_user.ensure(HOST_USER)
+    data = open_folder / "data"
+    for name in ("secrets", "postgres", "logs"):
+        (data / name).mkdir(parents=True, mode=0o700)
+        (data / name / "canary").write_text("hunted")
+        (data / name / "canary").chmod(0o600)
+    (data / "postgres").chmod(0o711)
+    database = socket.socket(socket.AF_UNIX)
+    database.bind(str(data / "postgres" / ".s.PGSQL.5432"))
+    database.listen()
+    (data / "postgres" / ".s.PGSQL.5432").chmod(0o777)
+    api = socket.create_server(("127.0.0.1", 0))
+    host = start_host("one", "--user", HOST_USER, "--hide", str(data / "postgres"))
+    agent = await opened(pool_for(host), CALLER, way="leases")
+    assert (await agent.ask()).action == "call"
+    status = Path(f"/proc/{host.process.pid}/status").read_text()
+    assert f"Uid:\t{pwd.getpwnam(HOST_USER).pw_uid}\t" in status
+    assert "NoNewPrivs:\t1" in status
+    with database, api:
+        probed = subprocess.run(
+            ["nsenter", "--target", str(host.process.pid), "--user", "--mount", "--net",
+             "/usr/bin/python3", "-c", PROBE, str(data), str(api.getsockname()[1]),
+             str(host.process.pid)],
+            capture_output=True, text=True, check=True, env={"PATH": os.defpath},
+        )  # fmt: skip
+    found = json.loads(probed.stdout)
+    assert found["uid"] == 0, "the probe is as strong as the host itself"
+    assert (found["read"], found["written"], found["connected"]) == ([], [], [])
+    assert found["network"] == ["lo"]
+    assert not [one for one in found["environment"] if "hunted" in one or "POKERARENA" in one]
+    await agent.player.close()
 
 
 async def test_a_running_host_has_no_secret_no_network_and_no_sight_of_hidden_folders(

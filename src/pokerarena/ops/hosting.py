@@ -8,12 +8,15 @@ want of it: everything but hosted agents works without.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pokerarena.errors import ArenaError, Unavailable
+from pokerarena.ops import system_user
+from pokerarena.ops.embedded_errors import EmbeddedPostgresError
 from pokerarena.ops.supervisor import Child
 from pokerarena.sandbox import cgroups, rootfs
 from pokerarena.sandbox.confinement import clean_environment
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from pokerarena.ops.up import Arena
 
 NAME: Final = "local"
+# Who runs agents: nobody else, and nothing else, is this user.
+USER: Final = "pokerarena-host"
 # What lies in the data directory and is no business of an agent-host.
 HIDDEN: Final = ("postgres", "secrets", "logs", "wal-spool")
 RUNTIMES_SETTING: Final = "POKERARENA_SANDBOX_RUNTIMES"
@@ -40,7 +45,8 @@ class Hosting:
         self._arena = arena
         self._wanted = wanted
         self._folder = arena.directory.path / "agent-host"
-        self._socket = self._folder / "host.sock"
+        # Its own alone: it makes its socket when it is no longer root.
+        self._socket = self._folder / "run" / "host.sock"
         self._private = arena.directory.secrets / "agent-host-private.pem"
         self._public = self._folder / "public.pem"
         self._child: Child | None = None
@@ -75,13 +81,15 @@ class Hosting:
         """Starts it. The first time it builds the sandboxes' root file system before it serves."""
         if not self.possible or self._child is not None:
             return
+        self._socket.parent.mkdir(mode=0o711, exist_ok=True)
+        shutil.chown(self._socket.parent, USER, USER)
         self._child = Child(
             "agent-host",
             [
                 *(sys.executable, "-m", "pokerarena.ops.cli", "agent-host", "--name", NAME),
                 *("--public-key", str(self._public), "--socket", str(self._socket)),
                 *("--rootfs", str(self._rootfs()), "--build-rootfs"),
-                *("--store", str(self._folder / "packages")),
+                *("--store", str(self._folder / "packages"), "--user", USER),
                 *(f"--runtime={name}" for name in self.runtimes),
                 *(f"--hide={self._arena.directory.path / name}" for name in HIDDEN),
             ],
@@ -120,7 +128,8 @@ class Hosting:
                 self.runtimes = [name.value for name, at in here.items() if isinstance(at, Runtime)]
                 if not self.runtimes:
                     find_runtime()
-        except (ArenaError, ValueError) as error:
+            system_user.ensure(USER)
+        except (ArenaError, EmbeddedPostgresError, ValueError) as error:
             return str(error)
         if len(os.fsencode(self._socket)) > SOCKET_PATH_MAX_BYTES:
             return f"The path {self._socket} is too long for a socket; use a shorter --data-dir."

@@ -172,7 +172,7 @@ class CgroupV1(Cgroup):
         self._memory = layout.controllers["memory"] / inner
         self._memory_events = self._memory / "memory.oom_control"
         super().__init__(
-            [root / inner for root in _roots(layout)],
+            [root / inner for root in roots_of(layout)],
             layout.controllers["freezer"] / inner / "freezer.state",
             layout.controllers["cpuacct"] / inner / "cpuacct.usage",
         )
@@ -283,7 +283,7 @@ def leftovers(layout: Layout, parent: str) -> list[str]:
     """Paths of all cgroups below `parent`, deepest first."""
     inner = parent.strip("/")
     found: set[str] = set()
-    for root in _roots(layout):
+    for root in roots_of(layout):
         found.update(
             f"/{path.relative_to(root)}" for path in _subfolders(root / inner) if path.is_dir()
         )
@@ -292,14 +292,14 @@ def leftovers(layout: Layout, parent: str) -> list[str]:
 
 def remove_empty(layout: Layout, path: str) -> None:
     """Remove a cgroup without processes from every hierarchy, if it is there."""
-    for root in _roots(layout):
+    for root in roots_of(layout):
         try:
             (root / path.lstrip("/")).rmdir()
         except OSError:
             continue
 
 
-def _roots(layout: Layout) -> list[Path]:
+def roots_of(layout: Layout) -> list[Path]:
     """Every hierarchy in which a runtime makes folders: in the hybrid layout the unified one too."""
     roots = dict.fromkeys(layout.controllers.values())
     if layout.unified.is_dir():
