@@ -7,7 +7,7 @@ opened here, at the last moment, and kept nowhere else.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
@@ -51,7 +51,14 @@ class Lineup(NamedTuple):
 class SeatBuilder:
     """Builds players; one per process, because all its HTTP players share their connections."""
 
-    def __init__(self, settings: Settings, sealer: Sealer, hosts: HostPool | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        sealer: Sealer,
+        hosts: HostPool | None = None,
+        alone: Callable[[], bool] | None = None,
+    ) -> None:
+        self._alone = alone
         self._settings = settings
         self._hosts = hosts
         self._waiting = WaitingRuns(settings.agent_host_waiting_max)
@@ -107,7 +114,7 @@ class SeatBuilder:
                 "house version.",
             )
         booking = self._hosts.book(len(hosted), runtime=runtime)
-        return RunLodging(booking, self._waiting, self._settings.agent_host_wait_s)
+        return RunLodging(booking, self._waiting, self._settings.agent_host_wait_s, self._alone)
 
     async def _player(
         self,

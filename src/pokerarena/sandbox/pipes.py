@@ -18,7 +18,6 @@ from pokerarena.sandbox.limits import SandboxLimits
 
 _READ_BYTES: Final = 1 << 16
 _PIPE_BYTES: Final = 1 << 18
-_SELECT_MAX: Final = 1_024
 
 
 class Listener(Protocol):
@@ -81,6 +80,9 @@ class AgentPipes:
         self._stderr_pause: asyncio.TimerHandle | None = None
         self.stderr_total_bytes = 0
         self._open = True
+        poller = select.poll()
+        poller.register(self._out, select.POLLIN)
+        self._poll = poller.poll
 
     def start(self) -> None:
         """The agent has its ends: begin to read."""
@@ -122,14 +124,9 @@ class AgentPipes:
             self._waiting += data
         return True
 
-    def wait_briefly(self, seconds: float) -> None:
+    def wait_briefly(self, most_ms: int) -> None:
         """Take what the agent says within this time, blocking; for a loop with nothing else to do."""
-        # select() knows only the first 1,024 descriptors.
-        if (
-            self._open
-            and self._out < _SELECT_MAX
-            and select.select([self._out], [], [], seconds)[0]
-        ):
+        if self._open and self._poll(most_ms):
             self._on_output()
 
     def turn_begins(self) -> None:

@@ -28,7 +28,7 @@ _ENDS_KEPT: Final = 16
 _LAST_WORD_S: Final = 0.2
 _CLOSED_GRACE_S: Final = 0.1
 _TIMER_SLACK_S: Final = 0.001
-_ON_THE_SPOT_S: Final = 0.0002
+_ON_THE_SPOT_MS: Final = 1
 _YIELD_S: Final = 0.002
 _LOOK_AGAIN_S: Final = 0.2
 
@@ -147,7 +147,12 @@ class HostedPlayer:
                 Failure(FallbackReason.TIMEOUT, "does not read its input; too much of it waits"),
             )
         elif self._alone is not None and turns.in_flight == 1 and self._alone():
-            await self._wait_on_the_spot(process)
+            now_s = time.monotonic()
+            if now_s - self._yielded_s > _YIELD_S:
+                # Signals, timers and whoever comes along must have their turn all the same.
+                self._yielded_s = now_s
+                await asyncio.sleep(0)
+            process.pipes.wait_briefly(_ON_THE_SPOT_MS)
         try:
             return await asked.future
         except asyncio.CancelledError:
@@ -265,14 +270,6 @@ class HostedPlayer:
         self._stray_lines += 1
         if self._process is not None and self._process.pipes.stray(size_bytes + 1):
             self.output_flood()
-
-    async def _wait_on_the_spot(self, process: Running) -> None:
-        now_s = time.monotonic()
-        if now_s - self._yielded_s > _YIELD_S:
-            # Signals, timers and whoever comes along must have their turn all the same.
-            self._yielded_s = now_s
-            await asyncio.sleep(0)
-        process.pipes.wait_briefly(_ON_THE_SPOT_S)
 
     # Failures.
 
