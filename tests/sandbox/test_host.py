@@ -194,6 +194,20 @@ async def test_an_agent_plays_on_a_host_and_its_package_travels_once(start_host,
     assert usage.memory_peak_bytes > 0
 
 
+@pytest.mark.parametrize("way", WAYS)
+async def test_lines_that_answer_nothing_are_counted_for_the_owner(start_host, pool_for, way):
+    source = (
+        "import os\nOUT = os.dup(1)\ndef act(view):\n"
+        ' os.write(OUT, b\'{"action": "fold", "decision_id": "nobody asked"}\\n\' * 2)\n'
+        " return view.check_or_call()"
+    )
+    agent = await opened(pool_for(start_host()), source, way=way)
+    assert (await agent.ask()).action == "call"
+    assert (await agent.ask()).action == "call"
+    await agent.player.close()
+    assert agent.player.usage().stray_lines == 4
+
+
 @pytest.mark.parametrize(
     ("source", "reason"),
     [

@@ -96,23 +96,16 @@ class Cgroup:
     def freeze(self) -> None:
         """Stop all of it where it is. A cgroup that is gone is still enough."""
         if not self.frozen:
-            self._write_freezer(self._FROZEN)
+            write_freezer(self._freezer_fd, self._FROZEN)
             self.frozen = True
 
     def thaw(self) -> None:
         if self.frozen:
-            self._write_freezer(self._THAWED)
+            write_freezer(self._freezer_fd, self._THAWED)
             self.frozen = False
 
     _FROZEN = b""
     _THAWED = b""
-
-    def _write_freezer(self, state: bytes) -> None:
-        try:
-            os.pwrite(self._freezer_fd, state, 0)
-        except OSError as error:
-            if error.errno not in _GONE:
-                raise
 
     def pids(self) -> list[int]:
         """Its processes, as the host numbers them."""
@@ -235,12 +228,12 @@ class LeasedMeter:
 
     def freeze(self) -> None:
         if not self.frozen:
-            self._write(b"FROZEN" if self._version == 1 else b"1")
+            write_freezer(self._fds[0], b"FROZEN" if self._version == 1 else b"1")
             self.frozen = True
 
     def thaw(self) -> None:
         if self.frozen:
-            self._write(b"THAWED" if self._version == 1 else b"0")
+            write_freezer(self._fds[0], b"THAWED" if self._version == 1 else b"0")
             self.frozen = False
 
     def close(self) -> None:
@@ -249,12 +242,14 @@ class LeasedMeter:
             if fd >= 0:
                 os.close(fd)
 
-    def _write(self, state: bytes) -> None:
-        try:
-            os.pwrite(self._fds[0], state, 0)
-        except OSError as error:
-            if error.errno not in _GONE:
-                raise
+
+def write_freezer(fd: int, state: bytes) -> None:
+    """Write an open `freezer.state` or `cgroup.freeze`; a cgroup that is gone is frozen enough."""
+    try:
+        os.pwrite(fd, state, 0)
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
 
 
 def read_cpu_ns(version: int, fd: int) -> int:

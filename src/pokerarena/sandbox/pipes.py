@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import select
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from pokerarena.sandbox.limits import SandboxLimits
@@ -32,6 +33,25 @@ class Listener(Protocol):
     def output_closed(self) -> None: ...
 
     def ended(self) -> None: ...
+
+
+class EndListener:
+    """A leased sandbox's output goes elsewhere; only its end is the host's business."""
+
+    def __init__(self, on_end: Callable[[], None]) -> None:
+        self.ended = on_end
+
+    def line(self, data: bytes) -> None:
+        """Never called: the host does not read a leased stdout."""
+
+    def line_too_long(self, size_bytes: int) -> None:
+        """Never called."""
+
+    def output_flood(self) -> None:
+        """Never called."""
+
+    def output_closed(self) -> None:
+        """Never called."""
 
 
 class AgentPipes:
