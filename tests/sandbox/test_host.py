@@ -1,144 +1,31 @@
 """agent-host as a real process: tokens, refusals, play, death, and what it does not hold."""
 
 import asyncio
-import json
 import os
-import pwd
-import shutil
 import signal
-import socket
-import ssl
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-import pokerarena
-import pokerarena_sdk
 from pokerarena.agents.player import Failure, FallbackReason
-from pokerarena.errors import ConfigurationError, Unauthenticated, Unavailable
-from pokerarena.ops import system_user
+from pokerarena.errors import Unauthenticated, Unavailable
 from pokerarena.sandbox import cgroups, wire
-from pokerarena.sandbox.archive import pack, read_upload
-from pokerarena.sandbox.confinement import clean_environment, refuse_secrets
 from pokerarena.sandbox.home import CGROUP_PARENT
-from pokerarena.sandbox.host_client import HostAddress, HostConnection, HostPool
-from pokerarena.sandbox.player import HostedPlayer
-from pokerarena.sandbox.remote_player import RemotePlayer
+from pokerarena.sandbox.host_client import HostAddress, HostConnection
 from pokerarena.sandbox.runtime import RuntimeName
 from pokerarena.sandbox.service_tokens import (
     TokenJudge,
     TokenMaker,
-    read_private_key,
     read_public_key,
-    write_key_pair,
 )
 from pokerarena.sandbox.tickets import collect, counter_path
-from tests.sandbox.conftest import TIGHT, Hosted, upload
+from tests.sandbox.conftest import TIGHT
+from tests.sandbox.hosts import host_of, opened, remote
 
-SOURCES = [Path(pokerarena.__file__).parents[1], Path(pokerarena_sdk.__file__).parents[1]]
 CALLER = "def act(view): return view.check_or_call()"
-HOST_USER = "pokerarena-host"
 pytestmark = pytest.mark.usefixtures("runc")
-
-
-class Host:
-    """A running agent-host and how to reach it."""
-
-    def __init__(self, folder, root_tree, name, *extra, environ=None):
-        self.folder = folder
-        self.name = name
-        self.socket = folder / f"{name}.sock"
-        if "--user" in extra:
-            # A folder of its own, since it is not root when it makes its socket.
-            self.socket = folder / f"run-{name}" / "host.sock"
-            self.socket.parent.mkdir(exist_ok=True)
-            shutil.chown(self.socket.parent, HOST_USER, HOST_USER)
-        command = [
-            sys.executable, "-m", "pokerarena.sandbox.host", "--name", name,
-            "--public-key", str(folder / "public.pem"), "--rootfs", str(root_tree.parent),
-            "--store", str(folder / f"store-{name}"), "--base", str(folder / f"base-{name}"),
-            *extra,
-        ]  # fmt: skip
-        if "--listen" not in extra:
-            command += ["--socket", str(self.socket)]
-        self.process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environ
-            or clean_environment(os.environ) | {"PYTHONPATH": os.pathsep.join(map(str, SOURCES))},
-        )
-
-    def wait_ready(self):
-        line = self.process.stdout.readline()
-        assert line.startswith("ready "), self.process.stderr.read()
-        return line.split()[1]
-
-    def end(self, number=signal.SIGTERM):
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        code = self.process.wait(timeout=20)
-        self.process.stdout.close()
-        self.process.stderr.close()
-        return code
-
-
-@pytest.fixture
-def keys(open_folder):
-    write_key_pair(open_folder / "private.pem", open_folder / "public.pem")
-    return open_folder
-
-
-@pytest.fixture
-def start_host(keys, root_tree):
-    started = []
-
-    def start(name="one", *extra):
-        host = Host(keys, root_tree, name, *extra)
-        started.append(host)
-        host.where = host.wait_ready()
-        return host
-
-    yield start
-    for host in started:
-        host.end()
-    for host in started:
-        base = keys / f"base-{host.name}"
-        assert not (base.exists() and list(base.iterdir()))
-
-
-@pytest.fixture
-def tokens(keys):
-    return TokenMaker(read_private_key(keys / "private.pem"), "worker-1", time.time)
-
-
-@pytest.fixture
-async def pool_for(tokens):
-    packages = {}
-    loads = []
-    pools = []
-
-    async def load(digest):
-        loads.append(digest)
-        return packages[digest]
-
-    def make(*hosts):
-        pool = HostPool([HostAddress(host.name, host.socket) for host in hosts], tokens, load)
-        pools.append(pool)
-        pool.host_folder = hosts[0].folder
-        pool.packages, pool.loads = packages, loads
-        return pool
-
-    yield make
-    for pool in pools:
-        pool.close()
-    await asyncio.sleep(0.05)
 
 
 async def no_package(digest):
@@ -146,35 +33,6 @@ async def no_package(digest):
 
 
 WAYS = ["frames", "leases"]
-
-
-def remote(pool, source, limits=TIGHT, way="frames", booking=None, **manifest):
-    """A player on a host: its callbacks as frames, or on a sandbox leased from it."""
-    booking = booking or pool.book(1, limits)
-    package = read_upload(upload(source, **manifest))
-    pool.packages[package.digest] = pack(package)
-    pool.last_digest = package.digest
-    if way == "leases":
-        player = booking.player(package.digest, package.manifest)
-        assert isinstance(player, HostedPlayer)
-        return player
-    return RemotePlayer(
-        booking, package.digest, package.manifest.max_in_flight, events=package.manifest.events
-    )
-
-
-def host_of(agent):
-    player = agent.player
-    connection = (
-        player._process._connection if isinstance(player, HostedPlayer) else player._connection
-    )
-    return connection.address.name
-
-
-async def opened(pool, source, limits=TIGHT, way="frames", **manifest):
-    player = remote(pool, source, limits, way, **manifest)
-    await player.open()
-    return Hosted(player)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -457,176 +315,3 @@ async def test_a_package_that_is_not_the_one_named_is_refused(start_host, pool_f
     pool.packages[player._digest] = pool.packages[other._digest]
     with pytest.raises(Unavailable, match="not the one that was named"):
         await player.open()
-
-
-async def test_over_tls_it_works_the_same(start_host, keys, tokens, tmp_path):
-    certificate, private = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-         "-keyout", private, "-out", certificate, "-days", "1", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    host = start_host(
-        "one", "--listen", "127.0.0.1:0", "--tls-certificate", str(certificate),
-        "--tls-private", str(private),
-    )  # fmt: skip
-    address, _, port = host.where.rpartition(":")
-    context = ssl.create_default_context(cafile=str(certificate))
-    package = read_upload(upload(CALLER))
-
-    async def load(_):
-        return pack(package)
-
-    pool = HostPool([HostAddress("one", None, address, int(port), context)], tokens, load)
-    player = pool.book(1, TIGHT).player(package.digest, package.manifest)
-    assert isinstance(player, RemotePlayer)
-    await player.open()
-    assert (await Hosted(player).ask()).action == "call"
-    await player.close()
-    pool.close()
-    await asyncio.sleep(0.05)
-    # A client that does not know the certificate refuses to talk.
-    strict = HostAddress("one", None, address, int(port), ssl.create_default_context())
-    with pytest.raises(Unavailable):
-        await HostConnection(strict, tokens, no_package).connect()
-    await asyncio.sleep(0.1)
-
-
-# What it holds.
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("POKERARENA_DATABASE_URL", "x"),
-        ("POKERARENA_MASTER_KEY", "x"),
-        ("POKERARENA_MASTER_KEY_FILE", "/run/secrets/x"),
-        ("POKERARENA_TOKEN_PEPPER", "x"),
-        ("POKERARENA_MASTER_KEYS_PREVIOUS", "x"),
-        ("POKERARENA_TOKEN_PEPPERS_PREVIOUS_FILE", "/run/secrets/x"),
-        ("PGPASSWORD", "x"),
-        ("SOME_API_KEY", "x"),
-        ("AWS_SECRET_ACCESS_KEY", "x"),
-        ("GITHUB_TOKEN", "x"),
-        ("ANYTHING", "postgresql+psycopg://user@host/db"),
-        ("ANYTHING", "https://user:secret@host/"),  # pragma: allowlist secret
-        ("ANYTHING", "-----BEGIN PRIVATE KEY-----"),  # pragma: allowlist secret
-    ],
-)
-def test_it_refuses_to_start_with_a_secret_and_names_the_variable(name, value):
-    with pytest.raises(ConfigurationError, match=name):
-        refuse_secrets({"PATH": "/usr/bin", name: value})
-
-
-def test_an_ordinary_environment_is_accepted():
-    refuse_secrets({"PATH": "/usr/bin", "LANG": "C.UTF-8", "HOME": "/root", "TZ": "UTC"})
-    kept = clean_environment({"PATH": "/bin", "POKERARENA_MASTER_KEY": "x", "HOME": "/root"})
-    assert kept == {"PATH": "/bin"}
-
-
-def test_the_process_itself_refuses(keys, root_tree):
-    environ = clean_environment(os.environ) | {
-        "PYTHONPATH": os.pathsep.join(map(str, SOURCES)),
-        "POKERARENA_DATABASE_URL": "postgresql+psycopg://x",
-    }
-    host = Host(keys, root_tree, "one", environ=environ)
-    _, errors = host.process.communicate(timeout=20)
-    assert host.process.returncode == 1
-    assert "POKERARENA_DATABASE_URL" in errors
-    assert "postgresql" not in errors
-
-
-def test_a_private_key_is_refused_where_a_public_one_belongs(keys):
-    with pytest.raises(ConfigurationError, match="holds no other"):
-        read_public_key(keys / "private.pem")
-    assert (keys / "private.pem").stat().st_mode & 0o077 == 0
-
-
-# What somebody would look for who got out of a sandbox and into the agent-host.
-PROBE = """
-import json, os, socket, sys
-folder, port = sys.argv[1], int(sys.argv[2])
-found = {"uid": os.getuid(), "read": [], "written": [], "connected": []}
-for where, folders, files in os.walk(folder):
-    for name in files:
-        try:
-            found["read"].append(open(os.path.join(where, name), "rb").read().decode())
-        except OSError:
-            pass
-for path in (folder + "/planted", "/etc/planted", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger"):
-    try:
-        with open(path, "a"):
-            found["written"].append(path)
-    except OSError:
-        pass
-database = folder + "/postgres/.s.PGSQL.5432"
-for kind, address in ((socket.AF_UNIX, database), (socket.AF_INET, ("127.0.0.1", port))):
-    try:
-        socket.socket(kind).connect(address)
-        found["connected"].append(str(address))
-    except OSError:
-        pass
-found["network"] = [name for _, name in socket.if_nameindex()]
-environment = open(f"/proc/{sys.argv[3]}/environ", "rb").read()
-found["environment"] = [one.decode() for one in environment.split(b"\\0")]
-print(json.dumps(found))
-"""
-
-
-async def test_from_inside_a_host_there_is_no_secret_no_database_and_no_right(
-    start_host, pool_for, open_folder, monkeypatch
-):
-    """By a program in all of its namespaces, as its user: with everything that it has itself."""
-    monkeypatch.setenv("POKERARENA_MASTER_KEY", "hunted")
-    system_user.ensure(HOST_USER)
-    data = open_folder / "data"
-    for name in ("secrets", "postgres", "logs"):
-        (data / name).mkdir(parents=True, mode=0o700)
-        (data / name / "canary").write_text("hunted")
-        (data / name / "canary").chmod(0o600)
-    (data / "postgres").chmod(0o711)
-    database = socket.socket(socket.AF_UNIX)
-    database.bind(str(data / "postgres" / ".s.PGSQL.5432"))
-    database.listen()
-    (data / "postgres" / ".s.PGSQL.5432").chmod(0o777)
-    api = socket.create_server(("127.0.0.1", 0))
-    host = start_host("one", "--user", HOST_USER, "--hide", str(data / "postgres"))
-    agent = await opened(pool_for(host), CALLER, way="leases")
-    assert (await agent.ask()).action == "call"
-    status = Path(f"/proc/{host.process.pid}/status").read_text()
-    assert f"Uid:\t{pwd.getpwnam(HOST_USER).pw_uid}\t" in status
-    assert "NoNewPrivs:\t1" in status
-    with database, api:
-        probed = subprocess.run(
-            ["nsenter", "--target", str(host.process.pid), "--user", "--mount", "--net",
-             "/usr/bin/python3", "-c", PROBE, str(data), str(api.getsockname()[1]),
-             str(host.process.pid)],
-            capture_output=True, text=True, check=True, env={"PATH": os.defpath},
-        )  # fmt: skip
-    found = json.loads(probed.stdout)
-    assert found["uid"] == 0, "the probe is as strong as the host itself"
-    assert (found["read"], found["written"], found["connected"]) == ([], [], [])
-    assert found["network"] == ["lo"]
-    assert not [one for one in found["environment"] if "hunted" in one or "POKERARENA" in one]
-    await agent.player.close()
-
-
-async def test_a_running_host_has_no_secret_no_network_and_no_sight_of_hidden_folders(
-    start_host, open_folder, monkeypatch
-):
-    monkeypatch.setenv("POKERARENA_MASTER_KEY", "hunted")
-    hidden = open_folder / "database"
-    hidden.mkdir()
-    (hidden / "socket").write_text("hunted")
-    host = start_host("one", "--hide", str(hidden))
-    proc = Path(f"/proc/{host.process.pid}")
-    assert b"hunted" not in (proc / "environ").read_bytes()
-    devices = [
-        line.split(":")[0].strip() for line in (proc / "net/dev").read_text().splitlines()[2:]
-    ]
-    assert devices == ["lo"]
-    assert len((proc / "net/tcp").read_text().splitlines()) == 1
-    root = proc / "root" / str(hidden).lstrip("/")
-    assert list(root.iterdir()) == []
-    assert (hidden / "socket").read_text() == "hunted"
