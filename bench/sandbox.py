@@ -282,10 +282,11 @@ async def host_figures(bench: Bench, way: str, yardstick: PingPong) -> dict[str,
             believes={ServiceName.AGENT_HOST},
         )
         pool = HostPool([HostAddress("bench", folder / "host.sock")], identity, load)
+        booking = pool.book(2)
         players = [
-            pool.player(package.digest, package.manifest, alone=lambda: Solo.alone)
+            booking.player(package.digest, package.manifest, alone=lambda: Solo.alone)
             if way == "lease"
-            else RemotePlayer(pool, package.digest, 64)
+            else RemotePlayer(booking, package.digest, 64)
             for _ in range(2)
         ]
         for player in players:

@@ -101,9 +101,10 @@ class Arena:
             )
             if options:
                 kind["max_in_flight"] = int(options)
-        elif who == "hosted":
-            # Of a package that is nowhere: for tests that never come to play it.
-            kind = {"kind": "hosted", "package_digest": bytes(32), "package_size": 1}
+        elif who.startswith("hosted"):
+            # Without a digest of a package that is nowhere: for tests that never come to play it.
+            digest = bytes.fromhex(who.partition(":")[2]) or bytes(32)
+            kind = {"kind": "hosted", "package_digest": digest, "package_size": 1}
             kind |= {"manifest": {"runtime": "python3", "entry_point": "bot.py"}}
             kind |= {"check_status": "passed", "check_report": {}}
         else:

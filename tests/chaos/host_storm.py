@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from pokerarena.ops.api_client import ApiClient
 from pokerarena.sandbox import cgroups
-from pokerarena.sandbox.home import CGROUP_PARENT, DEFAULT_BASE
+from pokerarena.sandbox.home import CGROUP_PARENT
 from pokerarena_sdk import project
 from tests.database_server import new_directory
 from tests.journeys.running_arena import RunningArena, wait_for
@@ -56,7 +56,7 @@ class HostStorm:
         self._root_tree = root_tree
         self._tell = tell
         self._within_s = within_s
-        self.instances: set[str] = set()
+        self.instances: dict[str, Path] = {}
         self.killed = 0
         self.completed = 0
         self.voids = 0
@@ -89,14 +89,14 @@ class HostStorm:
         layout, found = cgroups.detect(), []
         mounts = Path("/proc/self/mountinfo").read_text()
         commands = b"\0".join(_commands())
-        for instance in sorted(self.instances):
-            found += cgroups.leftovers(layout, f"{CGROUP_PARENT}/{instance}")
+        for instance, folder in sorted(self.instances.items()):
+            found += [at for at in cgroups.leftovers(layout, CGROUP_PARENT) if instance in at]
             if instance in mounts:
                 found.append(f"mount of {instance}")
             if instance.encode() in commands:
                 found.append(f"process of {instance}")
-            if (DEFAULT_BASE / instance).exists():
-                found.append(str(DEFAULT_BASE / instance))
+            if folder.exists():
+                found.append(str(folder))
         return found
 
     def _order(self, client: ApiClient, directory: Path) -> list[str]:
@@ -184,12 +184,12 @@ class HostStorm:
                 except OSError:
                     continue
                 if target.name == "owner.lock":
-                    self.instances.add(target.parent.name.lstrip("."))
+                    self.instances[target.parent.name.lstrip(".")] = target.parent
 
 
 def host_pids(arena: RunningArena) -> list[int]:
     """The agent-host of this arena that serves, by what it was started with."""
-    socket = os.fsencode(arena.data_dir / "agent-host" / "host.sock")
+    socket = os.fsencode(arena.data_dir / "agent-host" / "run" / "host.sock")
     found = []
     for process in Path("/proc").iterdir():
         try:

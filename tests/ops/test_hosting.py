@@ -64,7 +64,7 @@ def test_worker_and_host_have_keys_of_their_own_and_know_each_others(
         read_private_key(private).kid: ServiceName.WORKER,
         read_private_key(folder / "key.pem").kid: ServiceName.AGENT_HOST,
     }
-    assert settings["POKERARENA_AGENT_HOSTS"] == f"local={folder / 'host.sock'}"
+    assert settings["POKERARENA_AGENT_HOSTS"] == f"local={folder / 'run' / 'host.sock'}"
     # The next start keeps them: workers and hosts of before must still know each other.
     again = Hosting(arena, wanted=True).settings()
     assert again == settings

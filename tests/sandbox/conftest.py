@@ -244,3 +244,7 @@ def act(view):
 def reporting(attack: str) -> str:
     """An agent that runs `attack`, which calls ``found(name, call)``, and reports in its note."""
     return REPORTING + attack
+
+
+# At the end, since these fixtures build on what stands above.
+from tests.sandbox.hosts import identity, keys, pool_for, start_host  # noqa: E402, F401

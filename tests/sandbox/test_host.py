@@ -2,146 +2,26 @@
 
 import asyncio
 import os
-import shutil
 import signal
-import ssl
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-import pokerarena
-import pokerarena_sdk
 from pokerarena.agents.player import Failure, FallbackReason
-from pokerarena.errors import ConfigurationError, Unavailable
+from pokerarena.errors import Unavailable
 from pokerarena.sandbox import cgroups, wire
-from pokerarena.sandbox.archive import pack, read_upload
-from pokerarena.sandbox.confinement import clean_environment, refuse_secrets
 from pokerarena.sandbox.home import CGROUP_PARENT
-from pokerarena.sandbox.host_client import HostAddress, HostConnection, HostPool
-from pokerarena.sandbox.player import HostedPlayer
-from pokerarena.sandbox.remote_player import RemotePlayer
+from pokerarena.sandbox.host_client import HostAddress, HostConnection
 from pokerarena.sandbox.runtime import RuntimeName
 from pokerarena.sandbox.tickets import collect, counter_path
-from pokerarena.service_identity.keys import (
-    ServiceName,
-    new_private_key,
-    parse_key_set,
-    parse_private_key,
-)
+from pokerarena.service_identity.keys import ServiceName, new_private_key
 from pokerarena.service_identity.rotation import publish, read_private_key, rotate
-from pokerarena.service_identity.tokens import ServiceIdentity
-from pokerarena.watched_file import Fixed, WatchedFile
-from tests.sandbox.conftest import TIGHT, Hosted, upload
+from tests.sandbox.conftest import TIGHT
+from tests.sandbox.hosts import host_of, opened, remote, worker_identity
 
-SOURCES = [Path(pokerarena.__file__).parents[1], Path(pokerarena_sdk.__file__).parents[1]]
 CALLER = "def act(view): return view.check_or_call()"
 pytestmark = pytest.mark.usefixtures("runc")
-
-
-class Host:
-    """A running agent-host and how to reach it."""
-
-    def __init__(self, folder, root_tree, name, *extra, environ=None):
-        self.folder = folder
-        self.name = name
-        self.socket = folder / f"{name}.sock"
-        command = [
-            sys.executable, "-m", "pokerarena.sandbox.host", "--name", name,
-            "--key", str(folder / "host.pem"), "--public-keys", str(folder / "service-keys.json"),
-            "--rootfs", str(root_tree.parent),
-            "--store", str(folder / f"store-{name}"), "--base", str(folder / f"base-{name}"),
-            *extra,
-        ]  # fmt: skip
-        if "--listen" not in extra:
-            command += ["--socket", str(self.socket)]
-        self.process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environ
-            or clean_environment(os.environ) | {"PYTHONPATH": os.pathsep.join(map(str, SOURCES))},
-        )
-
-    def wait_ready(self):
-        line = self.process.stdout.readline()
-        assert line.startswith("ready "), self.process.stderr.read()
-        return line.split()[1]
-
-    def end(self, number=signal.SIGTERM):
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        code = self.process.wait(timeout=20)
-        self.process.stdout.close()
-        self.process.stderr.close()
-        return code
-
-
-@pytest.fixture
-def keys(open_folder):
-    for service, name in ((ServiceName.WORKER, "worker"), (ServiceName.AGENT_HOST, "host")):
-        publish(service, open_folder / f"{name}.pem", open_folder / "service-keys.json")
-    return open_folder
-
-
-@pytest.fixture
-def start_host(keys, root_tree):
-    started = []
-
-    def start(name="one", *extra):
-        host = Host(keys, root_tree, name, *extra)
-        started.append(host)
-        host.where = host.wait_ready()
-        return host
-
-    yield start
-    for host in started:
-        host.end()
-    for host in started:
-        base = keys / f"base-{host.name}"
-        assert not (base.exists() and list(base.iterdir()))
-
-
-def worker_identity(keys, key=None):
-    return ServiceIdentity(
-        ServiceName.WORKER,
-        "worker-1",
-        key=Fixed(key) if key else WatchedFile(keys / "worker.pem", parse_private_key),
-        keys=WatchedFile(keys / "service-keys.json", parse_key_set),
-        believes={ServiceName.AGENT_HOST},
-    )
-
-
-@pytest.fixture
-def identity(keys):
-    return worker_identity(keys)
-
-
-@pytest.fixture
-async def pool_for(identity):
-    packages = {}
-    loads = []
-    pools = []
-
-    async def load(digest):
-        loads.append(digest)
-        return packages[digest]
-
-    def make(*hosts):
-        pool = HostPool([HostAddress(host.name, host.socket) for host in hosts], identity, load)
-        pools.append(pool)
-        pool.host_folder = hosts[0].folder
-        pool.packages, pool.loads = packages, loads
-        return pool
-
-    yield make
-    for pool in pools:
-        pool.close()
-    await asyncio.sleep(0.05)
 
 
 async def no_package(digest):
@@ -149,35 +29,6 @@ async def no_package(digest):
 
 
 WAYS = ["frames", "leases"]
-
-
-def remote(pool, source, limits=TIGHT, way="frames", booking=None, **manifest):
-    """A player on a host: its callbacks as frames, or on a sandbox leased from it."""
-    booking = booking or pool.book(1, limits)
-    package = read_upload(upload(source, **manifest))
-    pool.packages[package.digest] = pack(package)
-    pool.last_digest = package.digest
-    if way == "leases":
-        player = booking.player(package.digest, package.manifest)
-        assert isinstance(player, HostedPlayer)
-        return player
-    return RemotePlayer(
-        booking, package.digest, package.manifest.max_in_flight, events=package.manifest.events
-    )
-
-
-def host_of(agent):
-    player = agent.player
-    connection = (
-        player._process._connection if isinstance(player, HostedPlayer) else player._connection
-    )
-    return connection.address.name
-
-
-async def opened(pool, source, limits=TIGHT, way="frames", **manifest):
-    player = remote(pool, source, limits, way, **manifest)
-    await player.open()
-    return Hosted(player)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -195,6 +46,20 @@ async def test_an_agent_plays_on_a_host_and_its_package_travels_once(start_host,
     assert usage.starts == 1
     assert usage.cpu_ns > 0
     assert usage.memory_peak_bytes > 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_lines_that_answer_nothing_are_counted_for_the_owner(start_host, pool_for, way):
+    source = (
+        "import os\nOUT = os.dup(1)\ndef act(view):\n"
+        ' os.write(OUT, b\'{"action": "fold", "decision_id": "nobody asked"}\\n\' * 2)\n'
+        " return view.check_or_call()"
+    )
+    agent = await opened(pool_for(start_host()), source, way=way)
+    assert (await agent.ask()).action == "call"
+    assert (await agent.ask()).action == "call"
+    await agent.player.close()
+    assert agent.player.usage().stray_lines == 4
 
 
 @pytest.mark.parametrize(
@@ -418,7 +283,7 @@ async def test_a_worker_talks_to_nobody_but_the_host_that_it_means(start_host, k
     for name in ("pretender", "one"):
         address = HostAddress(name, pretender.socket)
         with pytest.raises(Unavailable):
-            await HostConnection(address, worker_identity(keys)).connect()
+            await HostConnection(address, worker_identity(keys), no_package).connect()
 
 
 async def test_keys_are_rotated_while_workers_come_and_go(start_host, keys, pool_for):
@@ -432,7 +297,7 @@ async def test_keys_are_rotated_while_workers_come_and_go(start_host, keys, pool
         nonlocal connected
         mine = worker_identity(keys)
         while not over.is_set():
-            connection = HostConnection(address, mine)
+            connection = HostConnection(address, mine, no_package)
             await connection.connect()
             connection.close()
             connected += 1
@@ -463,7 +328,7 @@ async def test_keys_are_rotated_while_workers_come_and_go(start_host, keys, pool
     robbed = worker_identity(keys, old)
     async with asyncio.timeout(30):
         while True:
-            connection = HostConnection(address, robbed)
+            connection = HostConnection(address, robbed, no_package)
             try:
                 await connection.connect()
             except Unavailable as error:
@@ -482,110 +347,3 @@ async def test_a_package_that_is_not_the_one_named_is_refused(start_host, pool_f
     pool.packages[player._digest] = pool.packages[other._digest]
     with pytest.raises(Unavailable, match="not the one that was named"):
         await player.open()
-
-
-async def test_over_tls_it_works_the_same(start_host, keys, identity, tmp_path):
-    certificate, private = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-         "-keyout", private, "-out", certificate, "-days", "1", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    host = start_host(
-        "one", "--listen", "127.0.0.1:0", "--tls-certificate", str(certificate),
-        "--tls-private", str(private),
-    )  # fmt: skip
-    address, _, port = host.where.rpartition(":")
-    context = ssl.create_default_context(cafile=str(certificate))
-    package = read_upload(upload(CALLER))
-
-    async def load(_):
-        return pack(package)
-
-    pool = HostPool([HostAddress("one", None, address, int(port), context)], identity, load)
-    player = pool.book(1, TIGHT).player(package.digest, package.manifest)
-    assert isinstance(player, RemotePlayer)
-    await player.open()
-    assert (await Hosted(player).ask()).action == "call"
-    await player.close()
-    pool.close()
-    await asyncio.sleep(0.05)
-    # A client that does not know the certificate refuses to talk.
-    strict = HostAddress("one", None, address, int(port), ssl.create_default_context())
-    with pytest.raises(Unavailable):
-        await HostConnection(strict, identity, no_package).connect()
-    await asyncio.sleep(0.1)
-
-
-# What it holds.
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("POKERARENA_DATABASE_URL", "x"),
-        ("POKERARENA_MASTER_KEY", "x"),
-        ("POKERARENA_MASTER_KEY_FILE", "/run/secrets/x"),
-        ("POKERARENA_TOKEN_PEPPER", "x"),
-        ("POKERARENA_MASTER_KEYS_PREVIOUS", "x"),
-        ("POKERARENA_TOKEN_PEPPERS_PREVIOUS_FILE", "/run/secrets/x"),
-        ("PGPASSWORD", "x"),
-        ("SOME_API_KEY", "x"),
-        ("AWS_SECRET_ACCESS_KEY", "x"),
-        ("GITHUB_TOKEN", "x"),
-        ("ANYTHING", "postgresql+psycopg://user@host/db"),
-        ("ANYTHING", "https://user:secret@host/"),  # pragma: allowlist secret
-        ("ANYTHING", "-----BEGIN PRIVATE KEY-----"),  # pragma: allowlist secret
-    ],
-)
-def test_it_refuses_to_start_with_a_secret_and_names_the_variable(name, value):
-    with pytest.raises(ConfigurationError, match=name):
-        refuse_secrets({"PATH": "/usr/bin", name: value})
-
-
-def test_an_ordinary_environment_is_accepted():
-    refuse_secrets({"PATH": "/usr/bin", "LANG": "C.UTF-8", "HOME": "/root", "TZ": "UTC"})
-    kept = clean_environment({"PATH": "/bin", "POKERARENA_MASTER_KEY": "x", "HOME": "/root"})
-    assert kept == {"PATH": "/bin"}
-
-
-def test_the_process_itself_refuses(keys, root_tree):
-    environ = clean_environment(os.environ) | {
-        "PYTHONPATH": os.pathsep.join(map(str, SOURCES)),
-        "POKERARENA_DATABASE_URL": "postgresql+psycopg://x",
-    }
-    host = Host(keys, root_tree, "one", environ=environ)
-    _, errors = host.process.communicate(timeout=20)
-    assert host.process.returncode == 1
-    assert "POKERARENA_DATABASE_URL" in errors
-    assert "postgresql" not in errors
-
-
-def test_of_keys_it_takes_its_own_and_a_set_of_public_ones(keys, root_tree):
-    shutil.copy(keys / "host.pem", keys / "service-keys.json")
-    host = Host(keys, root_tree, "one")
-    _, errors = host.process.communicate(timeout=20)
-    assert host.process.returncode == 1
-    assert "no set of public keys" in errors
-    assert (keys / "host.pem").stat().st_mode & 0o077 == 0
-
-
-async def test_a_running_host_has_no_secret_no_network_and_no_sight_of_hidden_folders(
-    start_host, open_folder, monkeypatch
-):
-    monkeypatch.setenv("POKERARENA_MASTER_KEY", "hunted")
-    hidden = open_folder / "database"
-    hidden.mkdir()
-    (hidden / "socket").write_text("hunted")
-    host = start_host("one", "--hide", str(hidden))
-    proc = Path(f"/proc/{host.process.pid}")
-    assert b"hunted" not in (proc / "environ").read_bytes()
-    devices = [
-        line.split(":")[0].strip() for line in (proc / "net/dev").read_text().splitlines()[2:]
-    ]
-    assert devices == ["lo"]
-    assert len((proc / "net/tcp").read_text().splitlines()) == 1
-    root = proc / "root" / str(hidden).lstrip("/")
-    assert list(root.iterdir()) == []
-    assert (hidden / "socket").read_text() == "hunted"

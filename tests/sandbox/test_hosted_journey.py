@@ -107,6 +107,10 @@ def test_a_pushed_agent_is_checked_and_plays(
     assert said["starts"] == 1
     assert os.uname().release in said["stderr"]
 
+    # Neither root nor anybody else is who runs it.
+    [host] = host_pids(arena)
+    assert Path(f"/proc/{host}").owner() == "pokerarena-host"
+
     # At a table that asks for it, in gVisor, whose kernel is its own.
     assert run["sandbox_runtime"] == "runc"
     run_id = a_run(client, lineup, 4, format="reset", sandbox_runtime="runsc")

@@ -88,6 +88,50 @@ def act(view):
             assert len(agent.process.cgroup.pids()) <= allowed
 
 
+async def test_children_that_detached_themselves_do_not_survive(gvisor_home, hosted):
+    source = """
+import os, time
+def act(view):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            for fd in range(10):
+                try: os.close(fd)
+                except OSError: pass
+            while True: time.sleep(0.01)
+        os._exit(0)
+    os.wait()
+    return 'fold'
+"""
+    async with hosted(gvisor_home, source, LIMITS) as agent:
+        assert (await agent.ask(10_000)).action == "fold"
+        assert agent.process.cgroup.pids()
+    assert traces(gvisor_home) == []
+
+
+async def test_inodes_are_bounded_by_memory_where_the_kernel_of_its_own_does_not_count_them(
+    gvisor_home, hosted
+):
+    source = """
+def act(view):
+    for number in range(1_000_000):
+        try: open(f'/tmp/{number}', 'w').close()
+        except OSError: break
+    return 'fold'
+"""
+    async with (
+        hosted(gvisor_home, "def act(view): return 'fold'", LIMITS) as honest,
+        hosted(gvisor_home, source, LIMITS) as agent,
+    ):
+        reply = await agent.ask(10_000)
+        if isinstance(reply, Failure):
+            assert reply.reason in (FallbackReason.SANDBOX_MEMORY, FallbackReason.SANDBOX_CPU), (
+                reply
+            )
+        assert (await honest.ask()).action == "fold"
+    assert traces(gvisor_home) == []
+
+
 async def test_a_memory_bomb_is_killed_alone(gvisor_home, hosted):
     source = "def act(view):\n x = [b'x' * (1 << 20) for _ in range(600)]\n return 'fold'\n"
     async with (

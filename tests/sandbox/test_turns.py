@@ -1,10 +1,11 @@
 """Budgets and freezing, on a meter that a test moves."""
 
 import asyncio
+import itertools
 
 import pytest
 
-from pokerarena.sandbox.turns import GRACE_S, PONDERING_MAX_NS, Turns
+from pokerarena.sandbox.turns import GRACE_S, PONDERING_MAX_NS, TAIL_NS, Turns
 
 MS = 1_000_000
 
@@ -72,13 +73,39 @@ async def test_turns_in_quick_succession_cost_no_freeze(table):
 
 
 async def test_a_ponderer_is_frozen_at_once(table):
-    for _ in range(4):
+    for _ in range(2):
         table.turns.begin()
         table.turns.end()
-        table.meter.used_ns += PONDERING_MAX_NS // 2
+        table.meter.used_ns += PONDERING_MAX_NS
+        # Asked again too late for the grace.
+        await asyncio.sleep(GRACE_S * 5)
     table.turns.begin()
     table.turns.end()
     assert table.turns.ponders
+    assert table.meter.frozen
+
+
+async def test_of_turns_in_quick_succession_every_eighth_is_looked_at_and_counts_for_all(
+    table, monkeypatch
+):
+    draws = itertools.cycle(range(8))
+    monkeypatch.setattr("pokerarena.sandbox.turns._chance", lambda bits: next(draws))
+    for _ in range(1 + 8 * 4):
+        table.turns.begin()
+        table.turns.end()
+        table.meter.used_ns += TAIL_NS + PONDERING_MAX_NS // 40
+    # 4 of 32 were looked at, and count for 32 fortieths of what is too much.
+    assert table.turns._pondered_ns == 32 * (PONDERING_MAX_NS // 40)
+    assert not table.turns.ponders
+
+
+async def test_one_that_ponders_between_fast_turns_is_found_soon(table):
+    for _ in range(1_000):
+        table.turns.begin()
+        table.turns.end()
+        if table.turns.ponders:
+            break
+        table.meter.used_ns += PONDERING_MAX_NS // 2
     assert table.meter.frozen
 
 

@@ -10,12 +10,15 @@ want of it: everything but hosted agents works without.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pokerarena.errors import ArenaError, Unavailable
+from pokerarena.ops import system_user
+from pokerarena.ops.embedded_errors import EmbeddedPostgresError
 from pokerarena.ops.supervisor import Child
 from pokerarena.sandbox import cgroups, rootfs
 from pokerarena.sandbox.confinement import clean_environment
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 NAME: Final = "local"
 EGRESS_USER: Final = "nobody"
+# Who runs agents: nobody else, and nothing else, is this user.
+USER: Final = "pokerarena-host"
 # What lies in the data directory and is no business of an agent-host.
 HIDDEN: Final = ("postgres", "secrets", "logs", "wal-spool")
 RUNTIMES_SETTING: Final = "POKERARENA_SANDBOX_RUNTIMES"
@@ -44,7 +49,8 @@ class Hosting:
         self._arena = arena
         self._wanted = wanted
         self._folder = arena.directory.path / "agent-host"
-        self._socket = self._folder / "host.sock"
+        # Its own alone: it makes its socket when it is no longer root.
+        self._socket = self._folder / "run" / "host.sock"
         self._worker_key = arena.directory.secrets / "worker-key.pem"
         self._host_key = self._folder / "key.pem"
         self._public_keys = self._folder / "service-keys.json"
@@ -87,12 +93,17 @@ class Hosting:
             # It needs no right of root's once it listens.
             *("--user", EGRESS_USER),
         )
+        self._socket.parent.mkdir(mode=0o711, exist_ok=True)
+        shutil.chown(self._socket.parent, USER, USER)
+        # It reads its key again when that is replaced, as the user that it is by then.
+        shutil.chown(self._host_key, USER, USER)
         self._child = self._start(
             "agent-host",
             *("--name", NAME, "--key", str(self._host_key)),
             *("--public-keys", str(self._public_keys), "--socket", str(self._socket)),
             *("--rootfs", str(self._rootfs()), "--build-rootfs"),
-            *("--store", str(self._folder / "packages"), "--egress-proxy", str(self._egress)),
+            *("--store", str(self._folder / "packages"), "--user", USER),
+            *("--egress-proxy", str(self._egress)),
             *(f"--runtime={name}" for name in self.runtimes),
             *(f"--hide={self._arena.directory.path / name}" for name in HIDDEN),
         )
@@ -153,7 +164,8 @@ class Hosting:
                 self.runtimes = [name.value for name, at in here.items() if isinstance(at, Runtime)]
                 if not self.runtimes:
                     find_runtime()
-        except (ArenaError, ValueError) as error:
+            system_user.ensure(USER)
+        except (ArenaError, EmbeddedPostgresError, ValueError) as error:
             return str(error)
         if len(os.fsencode(self._socket)) > SOCKET_PATH_MAX_BYTES:
             return f"The path {self._socket} is too long for a socket; use a shorter --data-dir."

@@ -1,6 +1,6 @@
-"""The system user that runs the database when root runs the arena: PostgreSQL refuses to be root.
+"""System users for what root starts and what must not be root: the database, and the agent-host.
 
-Owns: making that user, and telling whether it can reach a directory.
+Owns: making such a user, and telling whether it can reach a directory.
 Must never: open up a directory for it. Root's home stays closed; data goes elsewhere.
 """
 
@@ -48,8 +48,8 @@ def ensure(name: str) -> None:
     useradd = shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if useradd is None:
         raise EmbeddedPostgresError(
-            f"PostgreSQL refuses to run as root and useradd is missing: create a system user "
-            f"{name}, or run this as a normal user."
+            f"A system user {name} is needed, since not everything may run as root, and useradd is "
+            f"missing: create it, or run this as a normal user."
         )
     done = subprocess.run(
         [useradd, "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -172,8 +172,16 @@ class RunLodging:
     cannot be started all the same, something of ours is broken, and the run fails after a while.
     """
 
-    def __init__(self, booking: Booking, waiting: WaitingRuns, start_wait_s: float) -> None:
+    def __init__(
+        self,
+        booking: Booking,
+        waiting: WaitingRuns,
+        start_wait_s: float,
+        alone: Callable[[], bool] | None = None,
+    ) -> None:
+        """`alone` says whether no other run is played in this process; see `HostedPlayer`."""
         self._booking = booking
+        self._alone = alone
         self._waiting = waiting
         self._start_wait_s = start_wait_s
         self._stuck_since_s: float | None = None
@@ -182,7 +190,7 @@ class RunLodging:
 
     def seat(self, version: AgentVersion, egress: GrantSource) -> HostedSeat:
         """A seat for a hosted version, within the booking; not opened yet."""
-        seat = HostedSeat(lodge(self._booking, version, egress))
+        seat = HostedSeat(lodge(self._booking, version, egress, self._alone))
         self._seats.append(seat)
         return seat
 
@@ -223,13 +231,19 @@ class RunLodging:
 
 
 def lodge(
-    booking: Booking, version: AgentVersion, egress: GrantSource | None = None
+    booking: Booking,
+    version: AgentVersion,
+    egress: GrantSource | None = None,
+    alone: Callable[[], bool] | None = None,
 ) -> HostedPlayer | RemotePlayer:
     """A player within a booking, not opened yet; without `egress` it can reach nothing."""
     assert version.package_digest is not None, "the schema says so"
     manifest = manifests.parse(version.manifest)
     return booking.player(
-        version.package_digest.hex(), manifest, egress=egress if manifest.egress else None
+        version.package_digest.hex(),
+        manifest,
+        alone=alone,
+        egress=egress if manifest.egress else None,
     )
 
 

@@ -96,23 +96,16 @@ class Cgroup:
     def freeze(self) -> None:
         """Stop all of it where it is. A cgroup that is gone is still enough."""
         if not self.frozen:
-            self._write_freezer(self._FROZEN)
+            write_freezer(self._freezer_fd, self._FROZEN)
             self.frozen = True
 
     def thaw(self) -> None:
         if self.frozen:
-            self._write_freezer(self._THAWED)
+            write_freezer(self._freezer_fd, self._THAWED)
             self.frozen = False
 
     _FROZEN = b""
     _THAWED = b""
-
-    def _write_freezer(self, state: bytes) -> None:
-        try:
-            os.pwrite(self._freezer_fd, state, 0)
-        except OSError as error:
-            if error.errno not in _GONE:
-                raise
 
     def pids(self) -> list[int]:
         """Its processes, as the host numbers them."""
@@ -172,7 +165,7 @@ class CgroupV1(Cgroup):
         self._memory = layout.controllers["memory"] / inner
         self._memory_events = self._memory / "memory.oom_control"
         super().__init__(
-            [root / inner for root in _roots(layout)],
+            [root / inner for root in roots_of(layout)],
             layout.controllers["freezer"] / inner / "freezer.state",
             layout.controllers["cpuacct"] / inner / "cpuacct.usage",
         )
@@ -235,12 +228,12 @@ class LeasedMeter:
 
     def freeze(self) -> None:
         if not self.frozen:
-            self._write(b"FROZEN" if self._version == 1 else b"1")
+            write_freezer(self._fds[0], b"FROZEN" if self._version == 1 else b"1")
             self.frozen = True
 
     def thaw(self) -> None:
         if self.frozen:
-            self._write(b"THAWED" if self._version == 1 else b"0")
+            write_freezer(self._fds[0], b"THAWED" if self._version == 1 else b"0")
             self.frozen = False
 
     def close(self) -> None:
@@ -249,12 +242,14 @@ class LeasedMeter:
             if fd >= 0:
                 os.close(fd)
 
-    def _write(self, state: bytes) -> None:
-        try:
-            os.pwrite(self._fds[0], state, 0)
-        except OSError as error:
-            if error.errno not in _GONE:
-                raise
+
+def write_freezer(fd: int, state: bytes) -> None:
+    """Write an open `freezer.state` or `cgroup.freeze`; a cgroup that is gone is frozen enough."""
+    try:
+        os.pwrite(fd, state, 0)
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
 
 
 def read_cpu_ns(version: int, fd: int) -> int:
@@ -283,7 +278,7 @@ def leftovers(layout: Layout, parent: str) -> list[str]:
     """Paths of all cgroups below `parent`, deepest first."""
     inner = parent.strip("/")
     found: set[str] = set()
-    for root in _roots(layout):
+    for root in roots_of(layout):
         found.update(
             f"/{path.relative_to(root)}" for path in _subfolders(root / inner) if path.is_dir()
         )
@@ -292,14 +287,14 @@ def leftovers(layout: Layout, parent: str) -> list[str]:
 
 def remove_empty(layout: Layout, path: str) -> None:
     """Remove a cgroup without processes from every hierarchy, if it is there."""
-    for root in _roots(layout):
+    for root in roots_of(layout):
         try:
             (root / path.lstrip("/")).rmdir()
         except OSError:
             continue
 
 
-def _roots(layout: Layout) -> list[Path]:
+def roots_of(layout: Layout) -> list[Path]:
     """Every hierarchy in which a runtime makes folders: in the hybrid layout the unified one too."""
     roots = dict.fromkeys(layout.controllers.values())
     if layout.unified.is_dir():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,8 @@ _SECRET_VALUE: Final = re.compile(
 _KEPT: Final = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "PYTHONUNBUFFERED")
 _CLONE_NEWNS: Final = 0x0002_0000
 _CLONE_NEWNET: Final = 0x4000_0000
+_MS_NOSUID_NODEV: Final = 2 | 4
+_MS_BIND_REC: Final = 0x1000 | 0x4000
 _MS_NOSUID_NODEV_NOEXEC: Final = 2 | 4 | 8
 _MS_REC_PRIVATE: Final = 0x4000 | (1 << 18)
 
@@ -45,11 +48,29 @@ def refuse_secrets(environ: Mapping[str, str]) -> None:
             )
 
 
-def cut_off(hidden: Iterable[Path] = (), *, network: bool = False) -> None:
+def program_folders() -> dict[Path, list[Path]]:
+    """Folders that only their owner may enter, and below each what this program is made of."""
+    closed: dict[Path, list[Path]] = {}
+    named = {*sys.path, sys.prefix, sys.base_prefix, str(Path(os.__file__).parent)}
+    parts = {Path(one).resolve() for one in named if one and Path(one).is_dir()}
+    for part in sorted(part for part in parts if not parts & {*part.parents}):
+        for folder in reversed(part.parents):
+            if not folder.stat().st_mode & 0o001:
+                closed.setdefault(folder, []).append(part)
+                break
+    return closed
+
+
+def cut_off(
+    hidden: Iterable[Path] = (),
+    *,
+    network: bool = False,
+    kept: Mapping[Path, Iterable[Path]] | None = None,
+) -> None:
     """Leave the host's network behind, unless it is needed, and cover folders with nothing.
 
-    For this process and all it starts. A sandbox is cut off by itself; this is for the day on which
-    something gets out of one.
+    Of a folder in `kept` nothing is left but what is named. For this process and all it starts. A
+    sandbox is cut off by itself; this is for the day on which something gets out of one.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     flags = _CLONE_NEWNS | (0 if network else _CLONE_NEWNET)
@@ -65,6 +86,24 @@ def cut_off(hidden: Iterable[Path] = (), *, network: bool = False) -> None:
             b"hidden", os.fsencode(folder.resolve()), b"tmpfs", _MS_NOSUID_NODEV_NOEXEC | 1, options
         ):
             raise _failed(f"hide {folder}")
+    for folder, parts in (kept or {}).items():
+        _cover(libc, folder, list(parts))
+
+
+def _cover(libc: ctypes.CDLL, folder: Path, parts: list[Path]) -> None:
+    """Replace a folder by an empty one in which only these parts of it can be seen."""
+    opened = [(part, os.open(part, os.O_PATH | os.O_DIRECTORY)) for part in parts]
+    try:
+        if libc.mount(b"covered", os.fsencode(folder), b"tmpfs", _MS_NOSUID_NODEV, b"mode=755"):
+            raise _failed(f"cover {folder}")
+        for part, fd in opened:
+            part.mkdir(parents=True, exist_ok=True)
+            source = f"/proc/self/fd/{fd}".encode()
+            if libc.mount(source, os.fsencode(part), None, _MS_BIND_REC, None):
+                raise _failed(f"keep {part}")
+    finally:
+        for _, fd in opened:
+            os.close(fd)
 
 
 def _failed(what: str) -> ConfigurationError:

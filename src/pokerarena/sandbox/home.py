@@ -27,8 +27,9 @@ from pokerarena.sandbox.runtime import Runtime
 DEFAULT_BASE: Final = Path("/run/pokerarena/sandboxes")
 CGROUP_PARENT: Final = "/pokerarena"
 _LOCK: Final = "owner.lock"
-_FIRST_HOST_ID: Final = 0x4000_0000
-_HOST_ID_SLOTS: Final = 0x2000_0000 // IDS_PER_SANDBOX
+# The first id of the host that sandboxes use, and how many.
+HOST_IDS: Final = (0x4000_0000, 0x2000_0000)
+_HOST_ID_SLOTS: Final = HOST_IDS[1] // IDS_PER_SANDBOX
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _SWEEP_WAIT_S: Final = 5.0
 
@@ -36,12 +37,20 @@ _SWEEP_WAIT_S: Final = 5.0
 class SandboxHome:
     """One process's sandboxes. Closing it removes every trace that is left."""
 
-    def __init__(self, runtime: Runtime, rootfs: Path, base: Path = DEFAULT_BASE) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        rootfs: Path,
+        base: Path = DEFAULT_BASE,
+        *,
+        cgroup_parent: str = CGROUP_PARENT,
+    ) -> None:
         self.runtime = runtime
         self.rootfs = rootfs
         self.layout = cgroups.detect()
         base.mkdir(parents=True, exist_ok=True, mode=0o711)
-        sweep(base, self.layout)
+        self._cgroup_parent = cgroup_parent
+        sweep(base, self.layout, cgroup_parent)
         self.instance = secrets.token_hex(6)
         self.folder = base / self.instance
         # Made under another name: a folder without a lock looks abandoned to a sweep.
@@ -52,11 +61,11 @@ class SandboxHome:
         staged.rename(self.folder)
         self.state = self.folder / "state"
         self.state.mkdir(mode=0o700)
-        self.cgroup = f"{CGROUP_PARENT}/{self.instance}"
+        self.cgroup = f"{cgroup_parent}/{self.instance}"
         self._host_ids: set[int] = set()
         self._next = 0
         become_subreaper()
-        self._warden = _start_warden(base)
+        self._warden = _start_warden(base, cgroup_parent)
 
     def new_name(self) -> str:
         self._next += 1
@@ -75,7 +84,7 @@ class SandboxHome:
     def take_host_ids(self) -> int:
         """The first of the host ids that a new sandbox alone uses."""
         while True:
-            base = _FIRST_HOST_ID + secrets.randbelow(_HOST_ID_SLOTS) * IDS_PER_SANDBOX
+            base = HOST_IDS[0] + secrets.randbelow(_HOST_ID_SLOTS) * IDS_PER_SANDBOX
             if base not in self._host_ids:
                 self._host_ids.add(base)
                 return base
@@ -87,7 +96,7 @@ class SandboxHome:
         """Kill what still runs and remove the folder."""
         if self._lock_fd < 0:
             return
-        _clear(self.folder, self.layout)
+        _clear(self.folder, self.layout, self._cgroup_parent)
         os.close(self._lock_fd)
         self._lock_fd = -1
         if self._warden.stdin:
@@ -106,7 +115,9 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def sweep(base: Path, layout: Layout | None = None) -> list[str]:
+def sweep(
+    base: Path, layout: Layout | None = None, cgroup_parent: str = CGROUP_PARENT
+) -> list[str]:
     """Kill and remove the sandboxes of owners that are dead; returns their instances."""
     swept = []
     layout = layout or cgroups.detect()
@@ -120,15 +131,15 @@ def sweep(base: Path, layout: Layout | None = None) -> list[str]:
         except OSError:
             continue
         else:
-            _clear(folder, layout)
+            _clear(folder, layout, cgroup_parent)
             swept.append(folder.name.lstrip("."))
         finally:
             os.close(fd)
     return swept
 
 
-def _clear(folder: Path, layout: Layout) -> None:
-    parent = f"{CGROUP_PARENT}/{folder.name.lstrip('.')}"
+def _clear(folder: Path, layout: Layout, cgroup_parent: str) -> None:
+    parent = f"{cgroup_parent}/{folder.name.lstrip('.')}"
     deadline_s = time.monotonic() + _SWEEP_WAIT_S
     for path in cgroups.leftovers(layout, parent):
         with contextlib.suppress(OSError):
@@ -142,14 +153,14 @@ def _clear(folder: Path, layout: Layout) -> None:
                 cgroup.close()
         cgroups.remove_empty(layout, path)
     cgroups.remove_empty(layout, parent)
-    cgroups.remove_empty(layout, CGROUP_PARENT)
+    cgroups.remove_empty(layout, cgroup_parent)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start_warden(base: Path) -> subprocess.Popen[bytes]:
+def _start_warden(base: Path, cgroup_parent: str) -> subprocess.Popen[bytes]:
     """A small process that sweeps as soon as we are gone, however we went."""
     return subprocess.Popen(
-        [sys.executable, "-c", _WARDEN, str(base), os.pathsep.join(sys.path)],
+        [sys.executable, "-c", _WARDEN, str(base), cgroup_parent, os.pathsep.join(sys.path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -164,8 +175,8 @@ def _start_warden(base: Path) -> subprocess.Popen[bytes]:
 _WARDEN: Final = """
 import os, sys
 while os.read(0, 1): pass
-sys.path[:] = sys.argv[2].split(os.pathsep)
+sys.path[:] = sys.argv[3].split(os.pathsep)
 from pathlib import Path
 from pokerarena.sandbox.home import sweep
-sweep(Path(sys.argv[1]))
+sweep(Path(sys.argv[1]), cgroup_parent=sys.argv[2])
 """

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from pokerarena.errors import ArenaError, ConfigurationError
-from pokerarena.sandbox import rootfs
+from pokerarena.sandbox import cgroups, rootfs
 from pokerarena.sandbox.agent_host import AgentHost, HostSettings
-from pokerarena.sandbox.confinement import cut_off, refuse_secrets
-from pokerarena.sandbox.home import DEFAULT_BASE, SandboxHome
+from pokerarena.sandbox.confinement import cut_off, program_folders, refuse_secrets
+from pokerarena.sandbox.home import CGROUP_PARENT, DEFAULT_BASE, SandboxHome
 from pokerarena.sandbox.limits import MIB
+from pokerarena.sandbox.other_user import become
 from pokerarena.sandbox.runtime import RuntimeName, find_runtime
 from pokerarena.sandbox.store import AgentStore
 from pokerarena.sandbox.tickets import TicketCounter, counter_path
@@ -81,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--rootfs", type=Path, required=True)
     parser.add_argument("--store", type=Path, required=True)
-    parser.add_argument("--base", type=Path, default=DEFAULT_BASE)
+    parser.add_argument("--base", type=Path, help="where it keeps sandboxes that run")
     parser.add_argument(
         "--runtime", type=RuntimeName, action="append", help="repeat it to offer several"
     )
@@ -91,6 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tls-private", type=Path)
     parser.add_argument("--players-max", type=int, default=64)
     parser.add_argument("--memory-mib", type=int, default=4096)
+    parser.add_argument("--user", help="whom it becomes after its start; it has to start as root")
     parser.add_argument("--hide", type=Path, action="append", default=[])
     parser.add_argument("--egress-proxy", type=Path, help="its socket; none: no agent gets out")
     parser.add_argument("--build-rootfs", action="store_true", help="where it is missing")
@@ -129,14 +131,23 @@ def _run(options: argparse.Namespace) -> None:
         name, _, port = options.listen.rpartition(":")
         address = (name, int(port))
     # Behind a socket on this machine it needs no network at all.
-    cut_off(options.hide, network=address is not None)
+    cgroup_parent = CGROUP_PARENT
+    kept = program_folders() if options.user else {}
+    cut_off(options.hide, network=address is not None, kept=kept)
+    base = options.base or DEFAULT_BASE
+    if options.user:
+        base = options.base or DEFAULT_BASE.with_name(f"{DEFAULT_BASE.name}-{options.user}")
+        folders = (options.store, base)
+        cgroup_parent = become(options.user, cgroups.detect(), folders)
     settings = HostSettings(
         options.name, players_max=options.players_max, memory_bytes=options.memory_mib * MIB
     )
 
     async def run() -> None:
         tree = options.rootfs / rootfs.ROOT
-        homes = [SandboxHome(runtime, tree, options.base) for runtime in runtimes]
+        homes = [
+            SandboxHome(runtime, tree, base, cgroup_parent=cgroup_parent) for runtime in runtimes
+        ]
         host = AgentHost(settings, homes, AgentStore(options.store), identity)
         host.egress_proxy = options.egress_proxy
         await serve(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +22,7 @@ from pokerarena.sandbox import wire
 from pokerarena.sandbox.archive import ArchiveLimits, read_tar
 from pokerarena.sandbox.home import SandboxHome
 from pokerarena.sandbox.limits import SandboxLimits
+from pokerarena.sandbox.pipes import EndListener
 from pokerarena.sandbox.player import HostedPlayer
 from pokerarena.sandbox.process import SandboxLauncher, SandboxProcess
 from pokerarena.sandbox.runtime import StartFailed
@@ -249,7 +249,7 @@ class Connection:
                 limits = self._limits(frame.limits, booking)
                 lines = self._way_out(frame)
                 process = SandboxProcess(
-                    booking.home, agent, limits, _LeaseListener(lambda: self._lease_ended(number)),
+                    booking.home, agent, limits, EndListener(lambda: self._lease_ended(number)),
                     lines.line() if lines is not None else None,
                 )  # fmt: skip
                 async with self._host.starts:
@@ -359,7 +359,7 @@ class Connection:
             self._leave_place(number)
             self.wire.send(
                 wire.Closed(
-                    number, self._host.room.left, 1, report.cpu_ns, 0, report.memory_peak_bytes,
+                    number, self._host.room.left, 1, report.cpu_ns, 0, report.memory_peak_bytes, 0,
                     report.stderr, [],
                 )
             )  # fmt: skip
@@ -367,7 +367,7 @@ class Connection:
         player = self._players.pop(number, None)
         if player is None:
             # One that never came to be: whoever gives it back must not wait for a report.
-            self.wire.send(wire.Closed(number, self._host.room.left, 0, 0, 0, 0, "", []))
+            self.wire.send(wire.Closed(number, self._host.room.left, 0, 0, 0, 0, 0, "", []))
             return
         await player.close()
         self._leave_place(number)
@@ -380,6 +380,7 @@ class Connection:
                 usage.cpu_ns,
                 usage.max_turn_cpu_ns,
                 usage.memory_peak_bytes,
+                usage.stray_lines,
                 usage.stderr,
                 [(end.reason.code, end.detail) for end in usage.ends],
             )
@@ -417,22 +418,3 @@ class Connection:
             log.error("agent_host_fault", error=f"{type(error).__name__}: {error}")
             # Whatever it was, the worker must not wait for it: the hands are void.
             self.wire.break_off()
-
-
-class _LeaseListener:
-    """A leased sandbox's output goes elsewhere; only its end is the host's business."""
-
-    def __init__(self, on_end: Callable[[], None]) -> None:
-        self.ended = on_end
-
-    def line(self, data: bytes) -> None:
-        """Never called: the host does not read a leased stdout."""
-
-    def line_too_long(self, size_bytes: int) -> None:
-        """Never called."""
-
-    def output_flood(self) -> None:
-        """Never called."""
-
-    def output_closed(self) -> None:
-        """Never called."""

@@ -12,13 +12,13 @@ import errno
 import fcntl
 import os
 import select
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from pokerarena.sandbox.limits import SandboxLimits
 
 _READ_BYTES: Final = 1 << 16
 _PIPE_BYTES: Final = 1 << 18
-_SELECT_MAX: Final = 1_024
 
 
 class Listener(Protocol):
@@ -33,6 +33,25 @@ class Listener(Protocol):
     def output_closed(self) -> None: ...
 
     def ended(self) -> None: ...
+
+
+class EndListener:
+    """A leased sandbox's output goes elsewhere; only its end is the host's business."""
+
+    def __init__(self, on_end: Callable[[], None]) -> None:
+        self.ended = on_end
+
+    def line(self, data: bytes) -> None:
+        """Never called: the host does not read a leased stdout."""
+
+    def line_too_long(self, size_bytes: int) -> None:
+        """Never called."""
+
+    def output_flood(self) -> None:
+        """Never called."""
+
+    def output_closed(self) -> None:
+        """Never called."""
 
 
 class AgentPipes:
@@ -81,6 +100,9 @@ class AgentPipes:
         self._stderr_pause: asyncio.TimerHandle | None = None
         self.stderr_total_bytes = 0
         self._open = True
+        poller = select.poll()
+        poller.register(self._out, select.POLLIN)
+        self._poll = poller.poll
 
     def start(self) -> None:
         """The agent has its ends: begin to read."""
@@ -122,14 +144,9 @@ class AgentPipes:
             self._waiting += data
         return True
 
-    def wait_briefly(self, seconds: float) -> None:
+    def wait_briefly(self, most_ms: int) -> None:
         """Take what the agent says within this time, blocking; for a loop with nothing else to do."""
-        # select() knows only the first 1,024 descriptors.
-        if (
-            self._open
-            and self._out < _SELECT_MAX
-            and select.select([self._out], [], [], seconds)[0]
-        ):
+        if self._open and self._poll(most_ms):
             self._on_output()
 
     def turn_begins(self) -> None:

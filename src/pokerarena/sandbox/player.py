@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from pokerarena import metrics
 from pokerarena.agents.player import Failure, FallbackReason, Reply
@@ -20,30 +19,18 @@ from pokerarena.errors import Unavailable
 from pokerarena.protocol.messages import Callback, HandEnd, RunEnd, RunStart, encode
 from pokerarena.sandbox.attribution import Attribution, Ignored, Settled
 from pokerarena.sandbox.limits import SandboxLimits
-from pokerarena.sandbox.process import Ended, Launcher, Running, SandboxReport
+from pokerarena.sandbox.lives import Lives, Usage
+from pokerarena.sandbox.process import Ended, Launcher, Running
 from pokerarena.sandbox.runtime import StartFailed
 from pokerarena.sandbox.turns import Turns
 from pokerarena_sdk.manifest import Manifest
 
-_ENDS_KEPT: Final = 16
 _LAST_WORD_S: Final = 0.2
 _CLOSED_GRACE_S: Final = 0.1
 _TIMER_SLACK_S: Final = 0.001
-_ON_THE_SPOT_S: Final = 0.0002
+_ON_THE_SPOT_MS: Final = 1
 _YIELD_S: Final = 0.002
 _LOOK_AGAIN_S: Final = 0.2
-
-
-class Usage(NamedTuple):
-    """What a run's sandboxes used, and how each of them ended; for the agent's owner."""
-
-    starts: int
-    cpu_ns: int
-    max_turn_cpu_ns: int
-    memory_peak_bytes: int
-    stray_lines: int
-    stderr: str
-    ends: tuple[Ended, ...]
 
 
 class _Asked:
@@ -85,15 +72,9 @@ class HostedPlayer:
         self._deadline_s = 0.0
         self._attribution = Attribution(self._limits.answer_max_bytes)
         self._silent_timeouts = 0
-        self._starts = 0
-        self._last_end: Ended | None = None
-        self._fault: Unavailable | None = None
-        self._ends: deque[Ended] = deque(maxlen=_ENDS_KEPT)
+        self._lives = Lives(self._limits)
         self._run_start: bytes | None = None
         self._closed = False
-        self._reports: list[SandboxReport] = []
-        self._max_turn_ns = 0
-        self._stray_lines = 0
 
     @property
     def max_in_flight(self) -> int:
@@ -106,7 +87,7 @@ class HostedPlayer:
     @property
     def hindered(self) -> bool:
         """Whether a fault of ours keeps it from playing."""
-        return self._process is None and self._fault is not None
+        return self._process is None and self._lives.fault is not None
 
     # The seam.
 
@@ -119,8 +100,8 @@ class HostedPlayer:
         if self._manifest.events:
             self._run_start = run_start_line
         await self._start()
-        if self._fault is not None:
-            raise Unavailable(self._fault.code, self._fault.message)
+        if self._lives.fault is not None:
+            raise Unavailable(self._lives.fault.code, self._lives.fault.message)
 
     async def decide(self, callback: Callback, deadline_ms: int) -> Reply:
         return await self.ask(callback.decision_id, encode(callback) + b"\n", deadline_ms)
@@ -148,7 +129,12 @@ class HostedPlayer:
                 Failure(FallbackReason.TIMEOUT, "does not read its input; too much of it waits"),
             )
         elif self._alone is not None and turns.in_flight == 1 and self._alone():
-            await self._wait_on_the_spot(process)
+            now_s = time.monotonic()
+            if now_s - self._yielded_s > _YIELD_S:
+                # Signals, timers and whoever comes along must have their turn all the same.
+                self._yielded_s = now_s
+                await asyncio.sleep(0)
+            process.pipes.wait_briefly(_ON_THE_SPOT_MS)
         try:
             return await asked.future
         except asyncio.CancelledError:
@@ -197,19 +183,8 @@ class HostedPlayer:
 
     def usage(self) -> Usage:
         """What it used so far, in all its sandboxes."""
-        reports = list(self._reports)
-        if self._process is not None:
-            reports.append(self._process.report())
-        turn_ns = self._turns.max_turn_ns if self._turns else 0
-        return Usage(
-            starts=self._starts,
-            cpu_ns=sum(report.cpu_ns for report in reports),
-            max_turn_cpu_ns=max(self._max_turn_ns, turn_ns),
-            memory_peak_bytes=max((report.memory_peak_bytes for report in reports), default=0),
-            stray_lines=self._stray_lines,
-            stderr="".join(report.stderr for report in reports)[-self._limits.stderr_kept_bytes :],
-            ends=tuple(self._ends),
-        )
+        running = self._process.report() if self._process is not None else None
+        return self._lives.usage(running, self._turns.max_turn_ns if self._turns else 0)
 
     # What comes out of the sandbox (`Listener`).
 
@@ -263,17 +238,9 @@ class HostedPlayer:
             self._settle(decision_id, failure)
 
     def _count_stray(self, size_bytes: int) -> None:
-        self._stray_lines += 1
+        self._lives.stray_lines += 1
         if self._process is not None and self._process.pipes.stray(size_bytes + 1):
             self.output_flood()
-
-    async def _wait_on_the_spot(self, process: Running) -> None:
-        now_s = time.monotonic()
-        if now_s - self._yielded_s > _YIELD_S:
-            # Signals, timers and whoever comes along must have their turn all the same.
-            self._yielded_s = now_s
-            await asyncio.sleep(0)
-        process.pipes.wait_briefly(_ON_THE_SPOT_S)
 
     # Failures.
 
@@ -328,7 +295,7 @@ class HostedPlayer:
             return
         process = self._take_process()
         process.kill()
-        self._note_end(ended)
+        self._lives.ended(ended)
         self._fail_all(Failure(ended.reason, ended.detail))
         burial = self._loop.create_task(self._bury(process))
         self._burials.add(burial)
@@ -343,21 +310,21 @@ class HostedPlayer:
         self._process = self._turns = None
         if turns is not None:
             turns.close()
-            self._max_turn_ns = max(self._max_turn_ns, turns.max_turn_ns)
+            self._lives.longest_turn(turns.max_turn_ns)
         self._attribution.forget()
         self._silent_timeouts = 0
         return process
 
     async def _bury(self, process: Running) -> None:
         try:
-            self._reports.append(await process.stop())
+            self._lives.used(await process.stop())
         except Unavailable as error:
-            self._fault = error
+            self._lives.fault = error
 
     # Starting.
 
     def _may_start(self) -> bool:
-        return not self._closed and self._starts <= self._limits.restarts_max
+        return not self._closed and self._lives.one_is_left
 
     async def _restart(self, burial: asyncio.Task[None]) -> None:
         try:
@@ -372,24 +339,24 @@ class HostedPlayer:
             process: Running | None = None
             try:
                 process = await self._launcher.launch(self._limits, self)
-                self._starts += 1
+                self._lives.starts += 1
                 metrics.SANDBOXES_STARTED.number().add()
                 if self._run_start is not None and process.alive:
                     process.pipes.send(self._run_start)
                 ended = await process.ready()
             except StartFailed as error:
-                self._starts += 1
+                self._lives.starts += 1
                 ended = Ended(FallbackReason.SANDBOX_EXIT, str(error))
             except Unavailable as error:
-                self._fault = error
+                self._lives.fault = error
                 return
             except BaseException:
                 if process is not None:
                     await process.stop()
                 raise
-            self._fault = None
+            self._lives.fault = None
             if ended is not None:
-                self._note_end(ended)
+                self._lives.ended(ended)
                 if process is not None:
                     await self._bury(process)
             elif process is not None:
@@ -403,16 +370,6 @@ class HostedPlayer:
                 self._turns.rest()
                 # What it printed before it was ever asked answers nothing.
                 process.pipes.wait_briefly(0)
-
-    def _note_end(self, ended: Ended) -> None:
-        if ended.reason is FallbackReason.INFRASTRUCTURE:
-            # Our own fault costs the agent none of its starts, and is what it waits for now.
-            self._starts -= 1
-            self._fault = Unavailable("sandbox_lost", ended.detail)
-        else:
-            self._last_end = ended
-            self._ends.append(ended)
-            metrics.SANDBOXES_ENDED.number(ended.reason.value).add()
 
     async def _await_start(self, due_s: float) -> Failure | None:
         if self._process is not None:
@@ -432,14 +389,7 @@ class HostedPlayer:
             self._starting = None
 
     def _not_running(self) -> Failure:
-        if self._fault is not None:
-            return Failure(FallbackReason.INFRASTRUCTURE, self._fault.message)
-        if self._last_end is None:
-            return Failure(FallbackReason.SANDBOX_EXIT, "is still starting")
-        reason, detail = self._last_end
-        if self._may_start() or self._starting is not None:
-            return Failure(reason, f"is starting again after it {detail}")
-        return Failure(reason, f"is not started again in this run: the last time it {detail}")
+        return self._lives.why_not(starting=self._may_start() or self._starting is not None)
 
     async def _let_finish(self) -> None:
         """A moment for an agent that wants to write down the result of a run."""

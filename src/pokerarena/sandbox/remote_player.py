@@ -16,7 +16,7 @@ from pokerarena.errors import ArenaError
 from pokerarena.protocol.answers import MalformedAnswer, decode_answer
 from pokerarena.protocol.messages import Callback, HandEnd, RunEnd, RunStart, encode
 from pokerarena.sandbox import wire
-from pokerarena.sandbox.player import Usage
+from pokerarena.sandbox.lives import Usage
 from pokerarena.sandbox.process import Ended
 
 if TYPE_CHECKING:
@@ -146,8 +146,8 @@ class RemotePlayer:
             return Usage(0, 0, 0, 0, 0, "", ())
         ends = tuple(Ended(reason_of(code), detail) for code, detail in said.ends)
         return Usage(
-            said.starts, said.cpu_ns, said.max_turn_cpu_ns, said.memory_peak_bytes, 0, said.stderr,
-            ends,
+            said.starts, said.cpu_ns, said.max_turn_cpu_ns, said.memory_peak_bytes,
+            said.stray_lines, said.stderr, ends,
         )  # fmt: skip
 
     # What comes from the host.

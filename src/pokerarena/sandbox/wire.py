@@ -169,6 +169,7 @@ class Closed(Frame, tag=22, frozen=True):
     cpu_ns: int
     max_turn_cpu_ns: int
     memory_peak_bytes: int
+    stray_lines: int
     stderr: str
     ends: list[tuple[int, str]]
 
