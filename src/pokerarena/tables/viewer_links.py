@@ -186,7 +186,7 @@ async def _principal(session: AsyncSession, which: ColumnElement[bool]) -> Princ
     )
 
 
-def _alive() -> Select[tuple[ViewerLink]]:
+def _alive() -> Select[ViewerLink]:
     """Links whose sitting still lasts: each way in which a link can die is a condition here."""
     return (
         select(ViewerLink)
