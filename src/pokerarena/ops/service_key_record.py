@@ -42,7 +42,7 @@ async def _record(
                 step=step,
                 service=service.value,
                 kid=kid,
-                **({"retired": retired} if retired else {}),
+                retired=retired,
             )
     finally:
         await database.close()
