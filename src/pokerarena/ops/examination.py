@@ -20,6 +20,7 @@ from pokerarena.errors import ArenaError
 from pokerarena.ops import migrate
 from pokerarena.ops.data_directory import settings_of
 from pokerarena.sandbox import local
+from pokerarena.service_identity.keys import ServiceName, parse_key_set, parse_private_key
 from pokerarena.settings import Environment, Settings
 
 POSTGRES_VERSION_MIN: Final = 150_000
@@ -49,6 +50,8 @@ def examine(data_dir: Path | None = None) -> list[Finding]:
     except ArenaError as error:
         return [*findings, Finding("settings", False, str(error))]
     findings += [_settings(settings), _secrets(settings)]
+    if settings.agent_hosts:
+        findings.append(_service_key(settings))
     if settings.backup_directory:
         findings.append(_backups(settings))
     url = settings.database_url.get_secret_value()
@@ -101,6 +104,23 @@ def _secrets(settings: Settings) -> Finding:
         text = f"{' and '.join(missing)} not set: fine for development, anybody can guess them"
         return Finding("secrets", True, text)
     return Finding("secrets", True, "set")
+
+
+def _service_key(settings: Settings) -> Finding:
+    """A worker whose key nobody knows is refused by every agent-host."""
+    try:
+        key = parse_private_key(settings.service_key.get_secret_value().encode())
+        known = parse_key_set(settings.service_public_keys.encode())
+    except ArenaError as error:
+        return Finding("service key", False, f"a key or the set of public ones: {error}")
+    published = known.get(key.kid)
+    if published is None or published.service is not ServiceName.WORKER:
+        text = f"{key.kid} is not among the public keys of workers: see runbooks/service-keys.md"
+        return Finding("service key", False, text)
+    if not known.of(ServiceName.AGENT_HOST):
+        text = "no public key of an agent-host is known: make one with 'admin service-key new'"
+        return Finding("service key", False, text)
+    return Finding("service key", True, f"{key.kid} is published")
 
 
 def _backups(settings: Settings) -> Finding:
