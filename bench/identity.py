@@ -1,4 +1,4 @@
-"""What it costs to know who asks: verifying an access token, and a login.
+"""What it costs to know who asks: verifying an access token, a service's token, and a login.
 
 Verification is processor time of one process, best of several rounds: what a busy machine adds is
 not ours. Logins go through the whole application in this process, on a PostgreSQL of their own; those
@@ -27,7 +27,10 @@ from pokerarena.auth.models import Role
 from pokerarena.ids import new_id
 from pokerarena.ops import migrate
 from pokerarena.ops.embedded import EmbeddedPostgres
+from pokerarena.service_identity.keys import KeySet, ServiceName, new_private_key
+from pokerarena.service_identity.tokens import ServiceIdentity
 from pokerarena.settings import Settings, load_settings
+from pokerarena.watched_file import Fixed
 from tests.api.asgi import Client
 
 VERIFY_AT_MOST_US = 100.0
@@ -61,6 +64,28 @@ async def verification_us(parts: Parts) -> float:
     return min(took) * 1e6
 
 
+def service_token_us() -> tuple[float, float]:
+    """Processor time of making and of judging one token of a worker's for an agent-host."""
+    keys = {service: new_private_key() for service in (ServiceName.WORKER, ServiceName.AGENT_HOST)}
+    known = Fixed(KeySet(key.published(service) for service, key in keys.items()))
+    worker, host = (
+        ServiceIdentity(service, "bench", key=Fixed(key), keys=known, believes=keys)
+        for service, key in keys.items()
+    )
+    making, judging = [], []
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        tokens = [
+            worker.token_for(ServiceName.AGENT_HOST, "bench").text for _ in range(VERIFICATIONS)
+        ]
+        made = time.process_time()
+        for token in tokens:
+            host.judge(token)
+        making.append((made - began) / VERIFICATIONS)
+        judging.append((time.process_time() - made) / VERIFICATIONS)
+    return min(making) * 1e6, min(judging) * 1e6
+
+
 async def login_ms(client: Client) -> tuple[float, float]:
     """Median time of a refused login, of an existing and of an unknown account."""
     took: dict[str, list[float]] = {"alice": [], "nobody": []}
@@ -87,6 +112,8 @@ async def measure(settings: Settings) -> int:
         existing_ms, unknown_ms = await login_ms(Client(app))
     ratio = max(existing_ms, unknown_ms) / min(existing_ms, unknown_ms)
     print(f"access token verified in {verify_us:6.1f} us (at most {VERIFY_AT_MOST_US:.0f})")
+    making_us, judging_us = service_token_us()
+    print(f"service token, made in   {making_us:6.1f} us and judged in {judging_us:.1f} us")
     print(f"login, existing account  {existing_ms:6.1f} ms")
     print(f"login, unknown account   {unknown_ms:6.1f} ms")
     print(f"one as to the other      {ratio:6.3f}    (at most {RATIO_AT_MOST})")
@@ -112,6 +139,7 @@ def main() -> int:
                 login_attempts_per_pair_max=1000,
                 login_attempts_per_account_max=10_000,
                 login_attempts_per_address_max=100_000,
+                rate_auth_per_min=0,
             )
             return asyncio.run(measure(settings))
 

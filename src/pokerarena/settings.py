@@ -8,6 +8,7 @@ must never put a secret's value into a message.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -338,10 +339,14 @@ class Settings(SecretSettings, IdentitySettings, BoundsSettings, OperationsSetti
     # Which of the values were read from which file, so that who can may read them again.
     _files: dict[str, Path] = PrivateAttr(default_factory=dict)
 
-    def read_from(self, files: dict[str, Path]) -> Settings:
+    def read_from(self, files: Mapping[str, Path]) -> Settings:
         """Remember which settings were read from which files."""
         self._files = dict(files)
         return self
+
+    def files(self) -> Mapping[str, Path]:
+        """The files from which settings were read, by the setting's name."""
+        return self._files
 
     def file_of(self, name: str) -> Path | None:
         """The file from which this setting was read; None where it was given otherwise."""

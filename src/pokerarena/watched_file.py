@@ -120,9 +120,13 @@ class WatchedFile(Generic[T]):
             raise ConfigurationError(f"{self._path}: {error.message}") from None
 
 
-def source_of(path: Path | None, text: str, parse: Callable[[bytes], T]) -> Source[T]:
+def source_of(
+    path: Path | None, text: str, parse: Callable[[bytes], T], *, private: bool = False
+) -> Source[T]:
     """The file where there is one, or else the text that was given instead."""
-    return Fixed(parse(text.encode())) if path is None else WatchedFile(path, parse)
+    if path is None:
+        return Fixed(parse(text.encode()))
+    return WatchedFile(path, parse, private=private)
 
 
 def _mark_of(status: os.stat_result) -> _Mark:

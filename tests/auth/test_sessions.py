@@ -16,6 +16,7 @@ from pokerarena.auth.models import LoginSession, Role
 from pokerarena.auth.tokens import TokenMac
 from pokerarena.errors import Unauthenticated
 from pokerarena.ids import IdKind, parse_id
+from pokerarena.tables.viewer_links import ViewerLinks
 from tests.api.arena import PASSWORD, Arena, ok, settings_for
 from tests.api.asgi import Client, Reply
 from tests.api.conftest import NewArena
@@ -334,6 +335,7 @@ async def test_an_answer_from_before_an_end_is_not_remembered_after_it(arena: Ar
         settings_for("postgresql+psycopg://u@/d", session_staleness_s=60),
         parts.token_mac,
         parts.signing_keys,
+        ViewerLinks(parts.token_mac),
     )
 
     async def asked(*, ended_meanwhile: bool) -> int:

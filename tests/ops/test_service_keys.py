@@ -10,9 +10,12 @@ from sqlalchemy.engine import make_url
 from typer.testing import CliRunner
 
 from pokerarena.errors import ConfigurationError
+from pokerarena.ops import examination
 from pokerarena.ops.cli import app
 from pokerarena.service_identity import rotation
+from pokerarena.service_identity.keys import PrivateKey, ServiceName, new_private_key
 from pokerarena.service_identity.rotation import read_key_set, read_private_key
+from pokerarena.settings import load_settings
 from tests.arena import open_arena
 
 
@@ -77,3 +80,24 @@ def test_without_a_database_a_key_is_made_all_the_same(
         name = tmp_path / f"{url is None}.pem"
         run("new", "api", "--key", name, "--public-keys", tmp_path / "keys.json")
         assert read_private_key(name).kid in read_key_set(tmp_path / "keys.json")
+
+
+def test_the_doctor_says_what_is_wrong_with_a_key(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    worker = rotation.publish(ServiceName.WORKER, tmp_path / "worker.pem", keys)
+
+    def finding(key: PrivateKey | None) -> examination.Finding:
+        return examination._service_key(
+            load_settings(
+                database_url="postgresql+psycopg://x@/x",
+                agent_hosts=("one=/run/one.sock",),
+                service_key=key.pem().decode() if key else "",
+                service_public_keys=keys.read_text(),
+            )
+        )
+
+    assert "no public key of an agent-host" in finding(worker).text
+    host = rotation.publish(ServiceName.AGENT_HOST, tmp_path / "host.pem", keys)
+    assert finding(worker) == ("service key", True, f"{worker.kid} is published")
+    for wrong in (None, host, new_private_key()):
+        assert not finding(wrong).well

@@ -322,7 +322,7 @@ async def test_keys_are_rotated_while_workers_come_and_go(start_host, keys, pool
         over.set()
         # A connection that was refused raises here.
         await asyncio.gather(*visitors)
-    assert connected > 50
+    assert connected > 20
     assert (await agent.ask()).action == "call"
     # Retired means refused, within the second in which the host looks at the file again.
     robbed = worker_identity(keys, old)

@@ -226,18 +226,15 @@ def test_rotation_under_load_refuses_no_valid_token(tmp_path: Path) -> None:
     try:
         # Everything at once: what was seen a moment ago must do until the change is noticed. The
         # waits are far shorter than in production, where tokens may be shown late.
-        rotated = [
-            rotate(WORKER, private, public, noticed_after_s=1.5, lapses_after_s=0.5)
-            for _ in range(2)
-        ]
+        new = rotate(WORKER, private, public, noticed_after_s=1.5, lapses_after_s=0.5)
     finally:
         done.set()
         for thread in threads:
             thread.join()
     assert refused == []
-    assert judged[0] > 300
+    assert judged[0] > 50
     assert subjects == {"w0", "w1", "w2"}
-    assert kids == {old.kid, *(key.kid for key in rotated)}, "every key was in use for a while"
+    assert kids == {old.kid, new.kid}, "each key was in use for a while"
     host = identity(HOST, "h1", tmp_path / "host.pem", WORKER)
     robbed = ServiceIdentity(WORKER, "w1", key=Fixed(old), keys=Fixed(KeySet()), believes=[])
     with pytest.raises(Unauthenticated, match="not known"):

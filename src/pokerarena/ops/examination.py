@@ -23,6 +23,7 @@ from pokerarena.ops import migrate
 from pokerarena.ops.data_directory import settings_of
 from pokerarena.sandbox import local
 from pokerarena.sandbox.runtime import Runtime, runtimes_here
+from pokerarena.service_identity.keys import ServiceName, parse_key_set, parse_private_key
 from pokerarena.settings import Environment, Settings
 
 POSTGRES_VERSION_MIN: Final = 150_000
@@ -56,6 +57,8 @@ def examine(data_dir: Path | None = None) -> list[Finding]:
     findings += [_settings(settings), _secrets(settings)]
     if places := _places(settings, data_dir):
         findings.append(_disks(places))
+    if settings.agent_hosts:
+        findings.append(_service_key(settings))
     if settings.backups_wanted:
         findings.append(_backups(settings))
     url = settings.database_url.get_secret_value()
@@ -129,6 +132,23 @@ def _disks(places: list[Path]) -> Finding:
     if left[place] < DISK_LEFT_MIN_BYTES:
         return Finding("disk", False, f"{text}: make room (docs/runbooks/disk-full.md)")
     return Finding("disk", True, text)
+
+
+def _service_key(settings: Settings) -> Finding:
+    """A worker whose key nobody knows is refused by every agent-host."""
+    try:
+        key = parse_private_key(settings.service_key.get_secret_value().encode())
+        known = parse_key_set(settings.service_public_keys.encode())
+    except ArenaError as error:
+        return Finding("service key", False, f"a key or the set of public ones: {error}")
+    published = known.get(key.kid)
+    if published is None or published.service is not ServiceName.WORKER:
+        text = f"{key.kid} is not among the public keys of workers: see runbooks/service-keys.md"
+        return Finding("service key", False, text)
+    if not known.of(ServiceName.AGENT_HOST):
+        text = "no public key of an agent-host is known: make one with 'admin service-key new'"
+        return Finding("service key", False, text)
+    return Finding("service key", True, f"{key.kid} is published")
 
 
 def _backups(settings: Settings) -> Finding:

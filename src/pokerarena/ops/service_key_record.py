@@ -19,17 +19,17 @@ from pokerarena.service_identity.keys import ServiceName
 from pokerarena.settings import Settings, load_settings
 
 
-def note(step: str, *, service: ServiceName, kid: str, **details: str) -> None:
+def note(step: str, *, service: ServiceName, kid: str, retired: str = "") -> None:
     """Record a step in a key's life, or say on stderr that it is recorded nowhere."""
     try:
-        asyncio.run(_record(load_settings(), step, service, kid, details))
+        asyncio.run(_record(load_settings(), step, service, kid, retired))
     except (ConfigurationError, SQLAlchemyError, OSError) as error:
         why = error.message if isinstance(error, ConfigurationError) else type(error).__name__
         print(f"pokerarena: not recorded in the audit ({why})", file=sys.stderr)
 
 
 async def _record(
-    settings: Settings, step: str, service: ServiceName, kid: str, details: dict[str, str]
+    settings: Settings, step: str, service: ServiceName, kid: str, retired: str
 ) -> None:
     database = Database(
         settings.model_copy(update={"database_pool_size": 1}), application_name="pokerarena-admin"
@@ -42,7 +42,7 @@ async def _record(
                 step=step,
                 service=service.value,
                 kid=kid,
-                **details,
+                retired=retired,
             )
     finally:
         await database.close()

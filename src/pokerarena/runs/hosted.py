@@ -36,7 +36,7 @@ from pokerarena.sandbox.player import HostedPlayer
 from pokerarena.sandbox.remote_player import RemotePlayer
 from pokerarena.service_identity.keys import ServiceName, parse_key_set, parse_private_key
 from pokerarena.service_identity.tokens import ServiceIdentity
-from pokerarena.settings import ENV_PREFIX, Settings
+from pokerarena.settings import ENV_PREFIX, Environment, Settings
 from pokerarena.telemetry import get_logger
 from pokerarena.watched_file import source_of
 from pokerarena_sdk import manifest as manifests
@@ -76,7 +76,12 @@ def _identity(settings: Settings, subject: str) -> ServiceIdentity:
     return ServiceIdentity(
         ServiceName.WORKER,
         subject,
-        key=source_of(settings.file_of("service_key"), pem, parse_private_key),
+        key=source_of(
+            settings.file_of("service_key"),
+            pem,
+            parse_private_key,
+            private=settings.environment is Environment.PRODUCTION,
+        ),
         keys=source_of(
             settings.file_of("service_public_keys"), settings.service_public_keys, parse_key_set
         ),

@@ -6,7 +6,7 @@ from pokerarena.errors import ConfigurationError
 from pokerarena.sealing.local import LocalKeys
 from pokerarena.sealing.sealer import KeyProvider, Sealer
 from pokerarena.sealing.vault import VaultAddress, VaultTransit
-from pokerarena.settings import KeyProviderName, Settings
+from pokerarena.settings import Environment, KeyProviderName, Settings
 from pokerarena.watched_file import source_of
 
 
@@ -27,7 +27,12 @@ def key_provider(settings: Settings) -> KeyProvider:
             url=settings.vault_address,
             mount=settings.vault_transit_mount,
             key=settings.vault_transit_key,
-            token=source_of(settings.file_of("vault_token"), token, _token),
+            token=source_of(
+                settings.file_of("vault_token"),
+                token,
+                _token,
+                private=settings.environment is Environment.PRODUCTION,
+            ),
             ca_file=settings.vault_ca_file or None,
             timeout_s=settings.vault_timeout_s,
         )

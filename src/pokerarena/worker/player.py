@@ -179,6 +179,12 @@ def tether_to_parent(parent: int) -> None:
         os._exit(EXIT_PARENT_GONE)
 
 
+def settings_of(given: dict[str, Any]) -> Settings:
+    """The settings as the parent has them, down to the files that are read again when they change."""
+    files = {name: Path(path) for name, path in given["files"].items()}
+    return Settings(**given["values"]).read_from(files)
+
+
 def main(arguments: list[str]) -> int:
     """The whole life of a player process; the exit code."""
     name, parent = arguments
@@ -187,7 +193,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # The parent sends nothing more until this process is ready: nothing is read ahead here.
-    settings = Settings(**json.loads(sys.stdin.buffer.readline()))
+    settings = settings_of(json.loads(sys.stdin.buffer.readline()))
     configure_logging(settings.log_level, settings.log_format, role="player")
     bind_contextvars(player=name)
     configure_tracing(settings, role="worker")

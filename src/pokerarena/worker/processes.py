@@ -310,16 +310,18 @@ class PlayerProcesses:
             limit=MAX_REPORT_BYTES,
         )
         process = PlayerProcess(name, child, self._counted, for_one=for_one)
-        process.send(_plain(self._settings))
+        process.send(plain(self._settings))
         return process
 
 
-def _plain(settings: Settings) -> dict[str, Any]:
-    """The settings with their secrets, for a pipe that nobody else can read."""
-    values = settings.model_dump()
+def plain(settings: Settings) -> dict[str, Any]:
+    """The settings with their secrets, and their files, for a pipe that nobody else can read."""
     return {
-        name: value.get_secret_value() if isinstance(value, SecretStr) else value
-        for name, value in values.items()
+        "values": {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value
+            for name, value in settings.model_dump().items()
+        },
+        "files": {name: str(path) for name, path in settings.files().items()},
     }
 
 
