@@ -15,6 +15,7 @@ CALLERS_OUT = {
     "agents/dial.py", "agents/http.py",  # callbacks: resolved, checked and pinned
     "egress/policy.py",  # parses URLs as the client does, and connects to nothing
     "sealing/vault.py",  # the key service that the operator names
+    "auth/federation/outgoing.py",  # identity providers that the operator names, by agents.dial
     "ops/api_client.py",  # the command line, to the arena that its user names
 }  # fmt: skip
 CLIENTS = {"pyreqwest", "aiohttp", "httpx", "requests", "urllib.request", "http.client"}

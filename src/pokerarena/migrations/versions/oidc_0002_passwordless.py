@@ -19,4 +19,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     with op.get_context().autocommit_block():
+        # pragma: allowlist nextline secret
         op.execute("UPDATE users SET password_hash = 'none' WHERE password_hash IS NULL")
