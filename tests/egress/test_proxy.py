@@ -26,11 +26,14 @@ async def until(condition, what):
 
 
 async def test_an_approved_host_is_reached_and_its_bytes_are_counted_and_not_logged(tmp_path):
-    async with a_proxy(tmp_path) as proxied, a_server() as (port, received):
-        async with proxied.line(f"{HOST}:{port}"):
-            with capture_logs() as logs:
-                reply, rest = await proxied.connect(port=port, then=b"a secret")
-                await until(lambda: len(logs) == 1, logs)
+    async with (
+        a_proxy(tmp_path) as proxied,
+        a_server() as (port, received),
+        proxied.line(f"{HOST}:{port}"),
+    ):
+        with capture_logs() as logs:
+            reply, rest = await proxied.connect(port=port, then=b"a secret")
+            await until(lambda: len(logs) == 1, logs)
     assert (reply, rest) == (b"HTTP/1.1 200 Connection established", b"you said a secret")
     assert received == [b"a secret"]
     assert proxied.dialled == [("127.0.0.1", port)]
@@ -199,36 +202,42 @@ async def test_bytes_are_bounded_each_way_for_a_run_and_not_for_a_sandbox(tmp_pa
 
 async def test_connections_are_bounded_at_once_and_by_the_minute(tmp_path):
     limits = EgressLimits(connections_max=2, connects_per_minute=4)
-    async with a_proxy(tmp_path, limits=limits) as proxied, a_server() as (port, _):
-        async with proxied.line(f"{HOST}:{port}"):
-            held = [await asyncio.open_unix_connection(str(proxied.outlet)) for _ in range(2)]
-            for reader, writer in held:
-                writer.write(f"CONNECT {HOST}:{port} HTTP/1.1\r\n\r\n".encode())
-                assert b"200" in await reader.readuntil(b"\r\n\r\n")
-            assert await proxied.connect(port=port) == (b"", b"")
-            for _, writer in held:
-                writer.close()
-            outlet = next(iter(proxied.proxy._outlets))
-            await until(lambda: not outlet._connections, "they end")
-            for _ in range(2):
-                assert (await proxied.connect("evil.example.org", port))[0][:12] == b"HTTP/1.1 403"
-            reply, _ = await proxied.connect(port=port)
-            assert reply == b"HTTP/1.1 429 more than 4 connections a minute"
+    async with (
+        a_proxy(tmp_path, limits=limits) as proxied,
+        a_server() as (port, _),
+        proxied.line(f"{HOST}:{port}"),
+    ):
+        held = [await asyncio.open_unix_connection(str(proxied.outlet)) for _ in range(2)]
+        for reader, writer in held:
+            writer.write(f"CONNECT {HOST}:{port} HTTP/1.1\r\n\r\n".encode())
+            assert b"200" in await reader.readuntil(b"\r\n\r\n")
+        assert await proxied.connect(port=port) == (b"", b"")
+        for _, writer in held:
+            writer.close()
+        outlet = next(iter(proxied.proxy._outlets))
+        await until(lambda: not outlet._connections, "they end")
+        for _ in range(2):
+            assert (await proxied.connect("evil.example.org", port))[0][:12] == b"HTTP/1.1 403"
+        reply, _ = await proxied.connect(port=port)
+        assert reply == b"HTTP/1.1 429 more than 4 connections a minute"
     assert len(proxied.dialled) == 2
 
 
 async def test_whoever_is_slow_or_idle_or_endless_is_cut_off(tmp_path):
     limits = EgressLimits(head_timeout_ms=50, idle_s=1, total_s=1)
-    async with a_proxy(tmp_path, limits=limits) as proxied, a_server() as (port, _):
-        async with proxied.line(f"{HOST}:{port}"):
-            reply, _ = await proxied.ask("CONNECT ")
-            assert b"408" in reply
-            assert (await proxied.ask(b"CONNECT " + b"a" * 5_000 + b"\r\n\r\n"))[0][9:12] == b"431"
-            reader, writer = await asyncio.open_unix_connection(str(proxied.outlet))
-            writer.write(f"CONNECT {HOST}:{port} HTTP/1.1\r\n\r\n".encode())
-            assert b"200" in await reader.readuntil(b"\r\n\r\n")
-            assert await asyncio.wait_for(reader.read(), 30) == b""
-            writer.close()
+    async with (
+        a_proxy(tmp_path, limits=limits) as proxied,
+        a_server() as (port, _),
+        proxied.line(f"{HOST}:{port}"),
+    ):
+        reply, _ = await proxied.ask("CONNECT ")
+        assert b"408" in reply
+        assert (await proxied.ask(b"CONNECT " + b"a" * 5_000 + b"\r\n\r\n"))[0][9:12] == b"431"
+        reader, writer = await asyncio.open_unix_connection(str(proxied.outlet))
+        writer.write(f"CONNECT {HOST}:{port} HTTP/1.1\r\n\r\n".encode())
+        assert b"200" in await reader.readuntil(b"\r\n\r\n")
+        assert await asyncio.wait_for(reader.read(), 30) == b""
+        writer.close()
 
 
 async def test_a_grant_that_is_taken_back_ends_connections_at_once(tmp_path):

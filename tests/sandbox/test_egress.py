@@ -164,12 +164,7 @@ class Approving:
         return EgressGrant("ver_1", "run_1", self.hosts, True) if self.hosts else None
 
 
-async def test_a_worker_grants_through_the_agent_host_and_takes_back(
-    start_host,
-    pool_for,
-    keys,
-    open_folder,  # noqa: F811
-):
+async def test_a_worker_grants_and_takes_back(start_host, pool_for, keys):  # noqa: F811
     async with a_server(http_answer) as (port, _):
         package = read_upload(
             upload(
@@ -179,7 +174,7 @@ async def test_a_worker_grants_through_the_agent_host_and_takes_back(
             )
         )
         key = read_private_key(keys / "private.pem")
-        async with a_proxy(open_folder, key=key, name="one") as proxied:
+        async with a_proxy(keys, key=key, name="one") as proxied:
             host = start_host("one", "--egress-proxy", str(proxied.path))
             pool = pool_for(host)
             pool.packages[package.digest] = pack(package)
