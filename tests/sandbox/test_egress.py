@@ -11,13 +11,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
+from pokerarena.agents.models import AgentPackage, AgentVersion
 from pokerarena.agents.player import Failure
+from pokerarena.egress import approvals, rules
 from pokerarena.egress.grants import EgressGrant
 from pokerarena.egress.meters import EgressLimits
 from pokerarena.sandbox.archive import pack, read_upload
 from pokerarena.sandbox.confinement import clean_environment
+from pokerarena.sandbox.remote_player import RemotePlayer
 from pokerarena.sandbox.service_tokens import read_private_key
+from tests.arena import open_arena
 from tests.egress.proxies import HOST, a_proxy, a_server
 from tests.sandbox.conftest import CALLBACK, TIGHT, Hosted, reporting, upload
 from tests.sandbox.test_host import (  # noqa: F401 - fixtures
@@ -164,7 +169,8 @@ class Approving:
         return EgressGrant("ver_1", "run_1", self.hosts, True) if self.hosts else None
 
 
-async def test_a_worker_grants_and_takes_back(start_host, pool_for, keys):  # noqa: F811
+@pytest.mark.parametrize("where", ["leased", "relayed"])
+async def test_a_worker_grants_and_takes_back(start_host, pool_for, keys, where):  # noqa: F811
     async with a_server(http_answer) as (port, _):
         package = read_upload(
             upload(
@@ -179,7 +185,10 @@ async def test_a_worker_grants_and_takes_back(start_host, pool_for, keys):  # no
             pool = pool_for(host)
             pool.packages[package.digest] = pack(package)
             source = Approving(f"{HOST}:{port}")
-            player = pool.player(package.digest, package.manifest, TIGHT, egress=source)
+            if where == "leased":
+                player = pool.player(package.digest, package.manifest, TIGHT, egress=source)
+            else:
+                player = RemotePlayer(pool, package.digest, 1, TIGHT, egress=source)
             agent = Hosted(player)
             await player.open()
             try:
@@ -203,6 +212,56 @@ async def test_a_worker_grants_and_takes_back(start_host, pool_for, keys):  # no
             finally:
                 await plain.close()
             assert not proxied.proxy._outlets
+
+
+async def test_what_an_operator_approves_a_run_reaches(start_host, keys, database_url):  # noqa: F811
+    """The whole way: the row, the worker's grant, the agent-host, the proxy, the host."""
+    async with a_server(http_answer) as (port, received):
+        source = (
+            ASK
+            + f"""
+def act(view):
+    return view.check_or_call().with_note(why('http://{HOST}:{port}/'))
+"""
+        )
+        declared = [f"{HOST}:{port}", f"other.example.org:{port}"]
+        package = read_upload(upload(source, egress=declared))
+        key = read_private_key(keys / "private.pem")
+        async with (
+            a_proxy(keys, key=key, name="one") as proxied,
+            open_arena(
+                database_url,
+                agent_hosts=f"one={keys / 'one.sock'}",
+                agent_host_key=(keys / "private.pem").read_text(),
+            ) as arena,
+        ):
+            start_host("one", "--egress-proxy", str(proxied.path))
+            run_id = await arena.order(["hosted", "caller"], hands=2)
+            async with arena.database.unit_of_work() as session:
+                version = await session.scalar(
+                    select(AgentVersion).where(AgentVersion.kind == "hosted")
+                )
+                version.package_digest = bytes.fromhex(package.digest)
+                version.manifest = package.manifest.as_dict()
+                packed = pack(package)
+                session.add(
+                    AgentPackage(digest=version.package_digest, bytes=packed, size=len(packed))
+                )
+                approvals.declare(session, version.id, declared)
+                await session.flush()
+                await approvals.decide(
+                    session, version.id, declared[0], approve=True, by=None,
+                    policy=await rules.current_policy(session, arena.settings),
+                )  # fmt: skip
+            run = await arena.play(run_id)
+            assert (run.status, run.hands_done) == ("completed", 2), run.failure_detail
+            (fallbacks,) = await arena.rows(
+                "SELECT fallbacks FROM run_seats WHERE run_id = :id AND seat_no = 1", id=run_id
+            )
+            assert fallbacks == ({},)
+        assert received
+        assert {destination for _, destination in proxied.dialled} == {port}
+        assert set(proxied.asked) == {HOST}
 
 
 @pytest.fixture
