@@ -201,7 +201,7 @@ async def test_bytes_are_bounded_each_way_for_a_run_and_not_for_a_sandbox(tmp_pa
 
 
 async def test_connections_are_bounded_at_once_and_by_the_minute(tmp_path):
-    limits = EgressLimits(connections_max=2, connects_per_minute=4)
+    limits = EgressLimits(connections_max=2, connects_per_minute=5)
     async with (
         a_proxy(tmp_path, limits=limits) as proxied,
         a_server() as (port, _),
@@ -219,7 +219,7 @@ async def test_connections_are_bounded_at_once_and_by_the_minute(tmp_path):
         for _ in range(2):
             assert (await proxied.connect("evil.example.org", port))[0][:12] == b"HTTP/1.1 403"
         reply, _ = await proxied.connect(port=port)
-        assert reply == b"HTTP/1.1 429 more than 4 connections a minute"
+        assert reply == b"HTTP/1.1 429 more than 5 connections a minute"
     assert len(proxied.dialled) == 2
 
 
