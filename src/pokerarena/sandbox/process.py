@@ -172,7 +172,7 @@ class SandboxProcess:
             if self._egress is not None:
                 folder = home.egress_folder(self.name)
                 folder.mkdir()
-                folder.chmod(0o755)  # noqa: ASYNC240
+                folder.chmod(0o755)
                 await self._egress.open(folder / bundle.EGRESS_SOCKET, self._host_ids + 1)
             runtime.write_bundle(home.bundle(self.name), bundle.config(spec))
             # The agent runs as a user of its own, who must be able to use the pipes it inherits.
