@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from ipaddress import ip_network
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeGuard
 
 from pokerarena.egress.policy import EgressDenied, EgressLists, EgressPolicy
 from pokerarena.errors import Unauthenticated
@@ -96,5 +96,5 @@ def allowed_hosts(policy: EgressPolicy, destinations: frozenset[tuple[str, int]]
     return frozenset(found)
 
 
-def _are_texts(value: object) -> bool:
+def _are_texts(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)

@@ -37,6 +37,7 @@ from pokerarena.exposition import MetricsServer
 from pokerarena.sandbox.confinement import refuse_secrets
 from pokerarena.sandbox.host import OptionsParser
 from pokerarena.sandbox.service_tokens import TokenJudge, read_public_key
+from pokerarena.sandbox.tickets import readable
 from pokerarena.telemetry import configure_logging
 
 HANDOVER_TIMEOUT_S: Final = 5.0
@@ -156,13 +157,7 @@ class EgressProxy:
 
 async def _handed_over(host: socket.socket) -> tuple[bytes, socket.socket | None]:
     """What the host says first, and the listening socket that comes with it."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(host, lambda: ready.done() or ready.set_result(None))
-    try:
-        await ready
-    finally:
-        loop.remove_reader(host)
+    await readable(asyncio.get_running_loop(), host)
     begun, fds, _, _ = socket.recv_fds(host, 64 * 1024, 1, socket.MSG_CMSG_CLOEXEC)
     if not fds:
         return begun, None
