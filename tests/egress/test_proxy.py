@@ -118,7 +118,7 @@ async def test_a_second_request_behind_the_first_is_nothing_but_bytes_for_the_fi
         assert len(proxied.dialled) == 1
 
 
-@pytest.mark.parametrize("address", [one for one in (*PRIVATE, *NEVER) if "%" not in one])
+@pytest.mark.parametrize("address", [*PRIVATE, *NEVER])
 async def test_a_name_that_leads_inside_is_never_dialled(tmp_path, address):
     async with a_proxy(tmp_path, frame=None) as proxied, proxied.line(DESTINATION):
         for answer in ([address], ["93.184.216.34", address], ["93.184.216.34"] * 9 + [address]):
@@ -127,6 +127,14 @@ async def test_a_name_that_leads_inside_is_never_dialled(tmp_path, address):
             assert reply.startswith(b"HTTP/1.1 403 "), (answer, reply)
             # What is behind the name is nobody's business.
             assert address.encode() not in reply
+        assert proxied.dialled == []
+
+
+async def test_the_proxys_own_address_is_never_dialled(tmp_path):
+    async with a_proxy(tmp_path, frame=None) as proxied, proxied.line(DESTINATION):
+        object.__setattr__(proxied.proxy._parts, "owns", lambda _: True)
+        proxied.names[HOST] = ["93.184.216.34"]
+        assert b"belongs to the arena itself" in (await proxied.connect())[0]
         assert proxied.dialled == []
 
 
