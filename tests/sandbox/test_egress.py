@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -20,11 +19,12 @@ from pokerarena.egress.grants import EgressGrant
 from pokerarena.egress.meters import EgressLimits
 from pokerarena.sandbox.archive import pack, read_upload
 from pokerarena.sandbox.confinement import clean_environment
+from pokerarena.sandbox.limits import SandboxLimits
 from pokerarena.sandbox.remote_player import RemotePlayer
 from pokerarena.sandbox.service_tokens import read_private_key
 from tests.arena import open_arena
-from tests.egress.proxies import HOST, a_proxy, a_server
-from tests.sandbox.conftest import CALLBACK, TIGHT, Hosted, reporting, upload
+from tests.egress.proxies import HOST, a_proxy, a_server, until
+from tests.sandbox.conftest import CALLBACK, Hosted, reporting, upload
 from tests.sandbox.test_host import (  # noqa: F401 - fixtures
     SOURCES,
     keys,
@@ -35,9 +35,10 @@ from tests.sandbox.test_host import (  # noqa: F401 - fixtures
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "hosted"
 ASK = """
+import json
 from pokerarena_sdk import egress
 def ask(url):
-    with egress.opener().open(url, timeout=3) as response:
+    with egress.opener().open(url, timeout=30) as response:
         return response.read(1000).decode()
 def why(url):
     try:
@@ -45,6 +46,21 @@ def why(url):
     except OSError as error:
         return str(error)
 """
+# These wait for others in their turn, and gVisor takes its time.
+PATIENT = SandboxLimits(cpu_per_callback_ms=20_000, start_timeout_ms=60_000, start_cpu_ms=60_000)
+TURN_MS = 60_000
+
+
+def asking(**urls: str) -> str:
+    """An agent that asks for these when it is its turn, and notes what came of each."""
+    return (
+        ASK
+        + f"""
+def act(view):
+    found = {{name: why(url) for name, url in {urls!r}.items()}}
+    return view.check_or_call().with_note(json.dumps(found))
+"""
+    )
 
 
 def http_answer(_data: bytes) -> bytes:
@@ -55,23 +71,22 @@ def http_answer(_data: bytes) -> bytes:
 async def test_an_agent_reaches_the_approved_host_and_no_other(kind, request, hosted, open_folder):
     home = request.getfixturevalue(kind)
     async with a_proxy(open_folder) as proxied, a_server(http_answer) as (port, received):
-        source = ASK + reporting(
-            f"""
-findings['approved'] = why('http://{HOST}:{port}/hello')
-for name, url in (('host', 'http://evil.example.org:{port}/'), ('port', 'http://{HOST}:1/'),
-                  ('address', 'http://127.0.0.1:{port}/'), ('local', 'http://localhost:{port}/')):
-    findings[name] = why(url)
-"""
+        source = asking(
+            approved=f"http://{HOST}:{port}/hello",
+            host=f"http://evil.example.org:{port}/",
+            port=f"http://{HOST}:1/",
+            address=f"http://127.0.0.1:{port}/",
+            local=f"http://localhost:{port}/",
         )
         lines = proxied.lines(f"{HOST}:{port}")
-        async with hosted(home, source, lines=lines) as agent:
-            found = await agent.note()
+        async with hosted(home, source, PATIENT, lines=lines) as agent:
+            found = await agent.note(TURN_MS)
         assert found.pop("approved") == "hello"
         assert all("not approved" in said for said in found.values()), found
         assert [data.split(b"\r\n")[0] for data in received] == [b"GET /hello HTTP/1.1"]
         assert proxied.dialled == [("127.0.0.1", port)]
-        while proxied.proxy._outlets:  # with the sandbox goes its way out
-            await asyncio.sleep(0.01)
+        # With the sandbox goes its way out.
+        await until(lambda: not proxied.proxy._outlets)
 
 
 async def test_the_example_asks_its_model_through_the_proxy(home, hosted, open_folder):
@@ -82,19 +97,20 @@ async def test_the_example_asks_its_model_through_the_proxy(home, hosted, open_f
     async with a_proxy(open_folder) as proxied, a_server(lambda _: head + body) as (port, _):
         source = (EXAMPLES / "llm" / "bot.py").read_text()
         source = source.replace("https://api.example.org/", f"http://{HOST}:{port}/")
-        async with hosted(home, source, lines=proxied.lines(f"{HOST}:{port}")) as agent:
-            reply = await agent.ask(5_000, action_deadline_ms=5_000)
+        lines = proxied.lines(f"{HOST}:{port}")
+        async with hosted(home, source, PATIENT, lines=lines) as agent:
+            reply = await agent.ask(TURN_MS, action_deadline_ms=TURN_MS)
         assert (reply.action, reply.note) == (action, "the model's choice")
-        async with hosted(home, source) as agent:
-            reply = await agent.ask(5_000)
+        async with hosted(home, source, PATIENT) as agent:
+            reply = await agent.ask(TURN_MS)
         assert reply.note.startswith("by rule")
 
 
 async def test_private_addresses_are_denied_by_default_and_never_dialled(home, hosted, open_folder):
     async with a_proxy(open_folder, frame=None) as proxied:
-        source = ASK + reporting(f"findings['why'] = why('http://{HOST}/')")
-        async with hosted(home, source, lines=proxied.lines(f"{HOST}:80")) as agent:
-            assert "the address is private" in (await agent.note())["why"]
+        source = asking(why=f"http://{HOST}/")
+        async with hosted(home, source, PATIENT, lines=proxied.lines(f"{HOST}:80")) as agent:
+            assert "the address is private" in (await agent.note(TURN_MS))["why"]
         assert (proxied.asked, proxied.dialled) == ([HOST], [])
 
 
@@ -124,13 +140,15 @@ async def test_a_way_out_opens_nothing_else_and_without_approval_there_is_none(
 ):
     home = request.getfixturevalue(kind)
     async with a_proxy(open_folder) as proxied:
-        async with hosted(home, reporting(CLOSED), lines=proxied.lines(f"{HOST}:443")) as agent:
-            with_one = await agent.note()
+        async with hosted(
+            home, reporting(CLOSED), PATIENT, lines=proxied.lines(f"{HOST}:443")
+        ) as agent:
+            with_one = await agent.note(TURN_MS)
         # A grant that was taken back before the start is as good as none.
         lines = proxied.lines(f"{HOST}:443")
         lines.renew("")
-        async with hosted(home, reporting(CLOSED), lines=lines) as agent:
-            without = await agent.note()
+        async with hosted(home, reporting(CLOSED), PATIENT, lines=lines) as agent:
+            without = await agent.note(TURN_MS)
         assert proxied.asked == []
     assert (with_one.pop("run"), without.pop("run")) == (["egress.sock"], [])
     assert with_one["families"] == without["families"] == [1]
@@ -150,18 +168,16 @@ one = None
 def act(view):
     global one
     if one is None:
-        one = egress.connect({HOST!r}, {port}, 3)
+        one = egress.connect({HOST!r}, {port}, 30)
         return view.check_or_call().with_note('"held"')
     return view.check_or_call().with_note('"ended"' if one.recv(10) == b"" else '"open"')
 """
-        async with hosted(home, source, lines=proxied.lines(f"{HOST}:{port}")) as agent:
-            assert await agent.note() == "held"
+        lines = proxied.lines(f"{HOST}:{port}")
+        async with hosted(home, source, PATIENT, lines=lines) as agent:
+            assert await agent.note(TURN_MS) == "held"
             outlet = next(iter(proxied.proxy._outlets))
-            for _ in range(1_000):
-                if not outlet._connections:
-                    break
-                await asyncio.sleep(0.02)
-            assert await agent.note() == "ended"
+            await until(lambda: not outlet._connections)
+            assert await agent.note(TURN_MS) == "ended"
 
 
 class Approving:
@@ -191,33 +207,29 @@ async def test_a_worker_grants_and_takes_back(start_host, pool_for, keys, where)
             pool.packages[package.digest] = pack(package)
             source = Approving(f"{HOST}:{port}")
             if where == "leased":
-                player = pool.player(package.digest, package.manifest, TIGHT, egress=source)
+                player = pool.player(package.digest, package.manifest, PATIENT, egress=source)
             else:
-                player = RemotePlayer(pool, package.digest, 1, TIGHT, egress=source)
+                player = RemotePlayer(pool, package.digest, 1, PATIENT, egress=source)
             agent = Hosted(player)
             await player.open()
             try:
-                assert (await agent.ask()).note == "'hello'"
+                assert (await agent.ask(TURN_MS)).note == "'hello'"
                 source.hosts = frozenset()
                 pool.renew_egress()
                 outlet = next(iter(proxied.proxy._outlets))
-                for _ in range(1_000):
-                    if outlet._grant is None:
-                        break
-                    await asyncio.sleep(0.02)
-                assert "nothing now" in (await agent.ask()).note
+                await until(lambda: outlet._grant is None)
+                assert "nothing now" in (await agent.ask(TURN_MS)).note
             finally:
                 await player.close()
             # Nothing granted, nothing asked for: the proxy is not even told.
-            plain = pool.player(package.digest, package.manifest, TIGHT, egress=source)
+            plain = pool.player(package.digest, package.manifest, PATIENT, egress=source)
             await plain.open()
             try:
-                assert not isinstance(reply := await Hosted(plain).ask(), Failure)
+                assert not isinstance(reply := await Hosted(plain).ask(TURN_MS), Failure)
                 assert "Name or service not known" in reply.note
             finally:
                 await plain.close()
-            while proxied.proxy._outlets:
-                await asyncio.sleep(0.01)
+            await until(lambda: not proxied.proxy._outlets)
 
 
 async def test_what_an_operator_approves_a_run_reaches(start_host, keys, database_url):  # noqa: F811
