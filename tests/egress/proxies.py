@@ -27,6 +27,13 @@ HOST = "api.example.org"
 LOOPBACK = EgressPolicy(allow_private=True, port_ranges=ALL_PORTS)
 
 
+async def until(condition):
+    """Wait for what comes a moment later, on however slow a machine."""
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
 class Granting:
     """Implements `egress.grants.GrantSource`: always the same."""
 

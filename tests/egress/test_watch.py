@@ -11,7 +11,7 @@ from pokerarena.egress.lists import Effect, RuleKind, parse_rule
 from pokerarena.egress.watch import EgressWatch
 from pokerarena.ids import new_id
 from tests.agents.misbehaving import Misbehaving
-from tests.arena import Arena, open_arena
+from tests.arena import DEADLINE_S, Arena, open_arena
 
 HOST = "api.example.org"
 
@@ -99,12 +99,13 @@ async def test_a_callback_that_becomes_denied_falls_back_from_the_next_dial(
                 id=run_id,
             )
 
-        while not await fallbacks():
-            assert not playing.done()
-            await asyncio.sleep(0.05)
-        asked = len(server.received)
-        while server.open_connections:
-            await asyncio.sleep(0.05)
+        async with asyncio.timeout(DEADLINE_S):
+            while not await fallbacks():
+                assert not playing.done()
+                await asyncio.sleep(0.05)
+            asked = len(server.received)
+            while server.open_connections:
+                await asyncio.sleep(0.05)
         hands = (await arena.look(run_id)).hands_done
         await arena.until(run_id, lambda run: run.hands_done > hands + 20)
         assert len(server.received) == asked, "nothing is sent any more"

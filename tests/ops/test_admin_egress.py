@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 from pokerarena.egress import approvals
 from pokerarena.errors import ArenaError
 from pokerarena.ids import IdKind, id_text
+from pokerarena.ops import agent_project
 from pokerarena.ops.cli import app
 from tests.arena import open_arena
 
@@ -68,3 +70,19 @@ def test_a_kind_that_there_is_not_is_wrong_usage() -> None:
     done = CliRunner().invoke(app, ["admin", "egress", "deny", "planet", "earth"])
     assert done.exit_code == 2
     assert "none of domain, scheme, port, network" in done.output
+
+
+def test_whoever_pushes_an_agent_is_told_which_hosts_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {"number": 1, "id": "ver_1", "manifest": {"egress": ["api.example.org:443"]}}
+    monkeypatch.setattr("pokerarena_sdk.project.push", lambda *_: made)
+    said: list[str] = []
+    example = Path(__file__).parents[2] / "examples" / "hosted" / "llm"
+    assert agent_project.push(
+        example,
+        agent="agent_1",
+        token="t",
+        server="http://127.0.0.1:1",
+        wait=False,
+        write=said.append,
+    )
+    assert said[1].startswith("api.example.org:443 waits for an operator's approval")

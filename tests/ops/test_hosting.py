@@ -78,6 +78,37 @@ def test_worker_and_host_have_keys_of_their_own_and_know_each_others(
         refuse_secrets({"POKERARENA_SERVICE_KEY_FILE": str(private)})
 
 
+def test_the_agent_host_and_its_proxy_get_no_secret_and_find_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pokerarena.ops.hosting.SOCKET_PATH_MAX_BYTES", 4096)
+    monkeypatch.setattr("pokerarena.ops.hosting.find_runtime", lambda: None)
+    monkeypatch.setenv("POKERARENA_MASTER_KEY", "a secret")
+    started: dict[str, tuple[list[str], dict[str, str]]] = {}
+
+    class Recorded:
+        def __init__(self, name: str, argv: list[str], **options: Any) -> None:
+            started[name] = (argv, options["environment"])
+
+        def start(self) -> None:
+            pass
+
+        def stop(self, _: threading.Event) -> None:
+            started.popitem()
+
+    monkeypatch.setattr("pokerarena.ops.hosting.Child", Recorded)
+    hosting = Hosting(an_arena(tmp_path), wanted=True)
+    hosting.start()
+    assert started.keys() == {"egress-proxy", "agent-host"}
+    for _, environment in started.values():
+        refuse_secrets(environment)
+    proxy, host = (started[name][0] for name in ("egress-proxy", "agent-host"))
+    assert proxy[proxy.index("--socket") + 1] == host[host.index("--egress-proxy") + 1]
+    assert proxy[proxy.index("--user") + 1] == "nobody"
+    hosting.stop()
+    assert started == {}
+
+
 def test_of_the_processes_only_the_worker_gets_the_key_of_the_agent_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,7 +137,7 @@ def traces(home: SandboxHome) -> list[str]:
                 continue
             if home.instance in where or home.instance in command:
                 found.append(f"process {process.name} {command}")
-    for folder in ("bundles", "state"):
+    for folder in ("bundles", "state", "out"):
         if (home.folder / folder).is_dir():
             found += [f"file {path}" for path in (home.folder / folder).iterdir()]
     return found
@@ -222,6 +222,11 @@ def hosted(store: AgentStore) -> Callable[..., Any]:
             yield Hosted(player)
         finally:
             await player.close()
+        for _ in range(500 if lines is not None else 0):
+            # A proxy in this process closes its ends a moment later.
+            if len(descriptors()) <= before:
+                break
+            await asyncio.sleep(0.01)
         assert len(descriptors()) <= before, descriptors()
         assert store.is_intact(agent.digest)
 

@@ -88,7 +88,7 @@ async def test_http_client_does_too(way_out):
 
 async def test_a_refusal_says_why(way_out):
     async with way_out.line(f"{HOST}:443"):
-        with pytest.raises(egress.EgressRefused, match="403 other.test:443 is not approved"):
+        with pytest.raises(egress.EgressRefused, match=r"403 other\.test:443 is not approved"):
             await asyncio.to_thread(egress.connect, "other.test", 443, 5)
         with pytest.raises(OSError, match="not approved"):
             await asyncio.to_thread(post, "https://other.test/")

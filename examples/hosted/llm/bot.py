@@ -1,8 +1,9 @@
 """Asks a language model behind any OpenAI-compatible endpoint, and plays on when that fails.
 
-Set ENDPOINT and MODEL, and list the host in `agent.json` under `egress`: once an operator has approved
-it, requests leave through the arena's proxy; until then the agent plays by rule. The key is read from `api_key.txt` beside this file; everybody who can read your upload can read
-it, so make one for this agent alone, with a budget.
+Set ENDPOINT and MODEL, and list the host in `agent.json` under `egress`: once an operator has
+approved it, requests leave through the arena's proxy; until then the agent plays by rule. The key is
+read from `api_key.txt` beside this file; everybody who can read your upload can read it, so make one
+for this agent alone, with a budget.
 
 The model's word is never trusted: its answer becomes one of the legal actions, or the agent falls
 back to a rule of its own.

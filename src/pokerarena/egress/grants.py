@@ -20,7 +20,7 @@ from pokerarena.watched_file import Source
 TYPE: Final = "pokerarena-egress+jwt"
 LIFETIME_S: Final = 60
 # Sixteen hosts of a manifest, and every network that operators may deny.
-MAX_GRANT_BYTES: Final = 512 * 1024
+MAX_GRANT_BYTES: Final = 1024 * 1024
 
 
 class EgressGrant(NamedTuple):

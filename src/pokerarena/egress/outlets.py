@@ -112,16 +112,22 @@ class Outlet:
                 await asyncio.sleep(_ACCEPT_AGAIN_S)
                 continue
             agent.setblocking(False)
+            # The attempt counts, whatever comes of it: so do the lines that are logged of it.
+            refusal = _count(self._meter) if self._meter is not None else None
             if len(self._connections) >= self._parts.limits.connections_max:
                 # Closed without a word: to write one would mean to wait for whoever floods.
                 metrics.EGRESS_CONNECTIONS.number("limited").add()
                 agent.close()
+                await asyncio.sleep(_ACCEPT_AGAIN_S)
                 continue
-            task = self._loop.create_task(self._serve(agent))
+            task = self._loop.create_task(self._serve(agent, refusal))
             self._connections[task] = ""
             task.add_done_callback(lambda done: self._connections.pop(done, None))
+            if refusal is not None:
+                # Who floods waits in its own queue, and not in the others' way.
+                await asyncio.sleep(_ACCEPT_AGAIN_S)
 
-    async def _serve(self, agent: socket.socket) -> None:
+    async def _serve(self, agent: socket.socket, refusal: Refused | None) -> None:
         reader, writer = await asyncio.open_unix_connection(
             sock=agent, limit=self._parts.limits.head_max_bytes
         )
@@ -129,9 +135,7 @@ class Outlet:
         try:
             if self._meter is None:
                 return
-            # The attempt counts, whatever comes of it: so do the lines that are logged of it. It is
-            # refused after the request was read, or the answer might be lost with it.
-            refusal = _count(self._meter)
+            # Refused after the request was read, or the answer might be lost with it.
             try:
                 host, port = await read_request(reader, self._parts.limits)
                 destination = f"{host}:{port}"

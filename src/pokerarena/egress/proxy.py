@@ -36,6 +36,7 @@ from pokerarena.errors import ArenaError, ConfigurationError
 from pokerarena.exposition import MetricsServer
 from pokerarena.sandbox.confinement import refuse_secrets
 from pokerarena.sandbox.host import OptionsParser
+from pokerarena.sandbox.tickets import readable
 from pokerarena.service_identity.keys import parse_key_set
 from pokerarena.service_identity.tokens import TokenJudge
 from pokerarena.telemetry import configure_logging
@@ -158,13 +159,7 @@ class EgressProxy:
 
 async def _handed_over(host: socket.socket) -> tuple[bytes, socket.socket | None]:
     """What the host says first, and the listening socket that comes with it."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(host, lambda: ready.done() or ready.set_result(None))
-    try:
-        await ready
-    finally:
-        loop.remove_reader(host)
+    await readable(asyncio.get_running_loop(), host)
     begun, fds, _, _ = socket.recv_fds(host, 64 * 1024, 1, socket.MSG_CMSG_CLOEXEC)
     if not fds:
         return begun, None

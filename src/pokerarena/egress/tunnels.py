@@ -108,7 +108,7 @@ async def dial_address(address: Address, port: int) -> Streams:
     try:
         one.setblocking(False)
         await asyncio.get_running_loop().sock_connect(one, (str(address), port))
-        return await asyncio.open_connection(sock=one)
+        return await asyncio.open_connection(sock=one, limit=_CHUNK_BYTES)
     except BaseException:
         one.close()
         raise

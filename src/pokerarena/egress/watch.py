@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection
 from typing import Final
 from uuid import UUID
 
+from sqlalchemy.exc import TimeoutError as PoolBusy
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pokerarena.db import Database
@@ -93,7 +94,11 @@ class EgressWatch:
         renewed_s = loop.time()
         while True:
             await asyncio.sleep(self._settings.egress_refresh_s)
-            changed = await self.refresh()
+            try:
+                changed = await self.refresh()
+            except PoolBusy:
+                log.warning("egress_lists_unread", revision=self._revision)
+                continue
             if changed or loop.time() - renewed_s >= RENEW_S:
                 renewed_s = loop.time()
                 self.on_renewal()

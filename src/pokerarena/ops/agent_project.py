@@ -54,6 +54,8 @@ def push(target: Path, *, agent: str, token: str, server: str, wait: bool, write
     except (ProjectError, OSError) as error:
         raise _refused(error) from None
     write(f"version {version['number']} of {agent}: {version['id']}")
+    for host in version["manifest"]["egress"]:
+        write(f"{host} waits for an operator's approval; until then it cannot be reached")
     if not wait:
         return True
     client = ApiClient(server, token=token)

@@ -16,8 +16,9 @@ from pokerarena_sdk.manifest import Manifest
 OCI_VERSION: Final = "1.0.2"
 AGENT_FOLDER: Final = "/agent"
 AGENT_UID: Final = 1000
-# Named in the SDK, too.
-EGRESS_SOCKET: Final = "/run/egress.sock"
+# Of a sandbox with a way out, with this one file in it; the SDK names both.
+EGRESS_FOLDER: Final = "/run"
+EGRESS_SOCKET: Final = "egress.sock"
 CPU_PERIOD_US: Final = 100_000
 # A sandbox owns two host ids: one for its root, who runs nothing, one for the agent.
 IDS_PER_SANDBOX: Final = 2
@@ -50,8 +51,8 @@ class SandboxSpec:
     extra_pids: int = 0
     extra_memory_bytes: int = 0
     own_kernel: bool = False
-    # The socket of its way out, served by the egress proxy; only for what an operator approved.
-    egress_socket: str | None = None
+    # Where the socket of its way out is; only for what an operator approved.
+    egress_folder: str | None = None
 
 
 def command(manifest: Manifest) -> list[str]:
@@ -145,10 +146,10 @@ def _mounts(spec: SandboxSpec) -> list[dict[str, Any]]:
         ),
         _mount(AGENT_FOLDER, "bind", spec.agent_folder, ["bind", "ro", *closed]),
     ]  # fmt: skip
-    if spec.egress_socket is not None:
-        mounts.append(_mount("/run", "tmpfs", "tmpfs", [*closed, "noexec", "mode=755", "size=4k"]))
+    if spec.egress_folder is not None:
+        # A folder with nothing in it but the socket: a file of its own would need a place to mount on.
         mounts.append(
-            _mount(EGRESS_SOCKET, "bind", spec.egress_socket, ["bind", "ro", *closed, "noexec"])
+            _mount(EGRESS_FOLDER, "bind", spec.egress_folder, ["bind", "ro", *closed, "noexec"])
         )
     return mounts
 

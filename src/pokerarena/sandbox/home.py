@@ -55,12 +55,18 @@ class SandboxHome:
         self.folder = base / self.instance
         # Made under another name: a folder without a lock looks abandoned to a sweep.
         staged = base / f".{self.instance}"
-        staged.mkdir(mode=0o700)
+        # Sandboxes pass through it to what is mounted; nothing in it is open to them.
+        staged.mkdir()
+        staged.chmod(0o711)
         self._lock_fd = os.open(staged / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
         staged.rename(self.folder)
         self.state = self.folder / "state"
         self.state.mkdir(mode=0o700)
+        self._out = self.folder / "out"
+        self._out.mkdir()
+        # Whatever the umask says.
+        self._out.chmod(0o711)
         self.cgroup = f"{cgroup_parent}/{self.instance}"
         self._host_ids: set[int] = set()
         self._next = 0
@@ -74,9 +80,9 @@ class SandboxHome:
     def bundle(self, name: str) -> Path:
         return self.folder / "bundles" / name
 
-    def egress_socket(self, name: str) -> Path:
+    def egress_folder(self, name: str) -> Path:
         """Where a sandbox with a way out has its socket; the path of one must be short."""
-        return self.folder / f"{name}.out"
+        return self._out / name
 
     def cgroup_path(self, name: str) -> str:
         return f"{self.cgroup}/{name}"

@@ -166,15 +166,14 @@ class SandboxProcess:
             extra_pids=home.runtime.extra_pids,
             extra_memory_bytes=home.runtime.extra_memory_bytes,
             own_kernel=home.runtime.own_kernel,
-            egress_socket=str(home.egress_socket(self.name)) if self._egress else None,
+            egress_folder=str(home.egress_folder(self.name)) if self._egress else None,
         )
         try:
             if self._egress is not None:
-                if home.runtime.own_kernel:
-                    raise Unavailable(
-                        "egress_needs_runc", "A sandbox of gVisor cannot be given a way out yet."
-                    )
-                await self._egress.open(home.egress_socket(self.name), self._host_ids + 1)
+                folder = home.egress_folder(self.name)
+                folder.mkdir()
+                folder.chmod(0o755)
+                await self._egress.open(folder / bundle.EGRESS_SOCKET, self._host_ids + 1)
             runtime.write_bundle(home.bundle(self.name), bundle.config(spec))
             # The agent runs as a user of its own, who must be able to use the pipes it inherits.
             for fd in self.pipes.inner:
@@ -182,6 +181,7 @@ class SandboxProcess:
             self._pid = await runtime.run_detached(
                 home.runtime, home.state, home.bundle(self.name), self.name,
                 (self.pipes.inner[0], self.pipes.inner[1], self.pipes.inner[2]), _RUNTIME_TIMEOUT_S,
+                with_socket=self._egress is not None,
             )  # fmt: skip
             self._cgroup = cgroups.open_cgroup(home.layout, home.cgroup_path(self.name))
             self._pid_fd = os.pidfd_open(self._pid)
@@ -299,6 +299,7 @@ class SandboxProcess:
         finally:
             if self._egress is not None:
                 await self._egress.close()
+                shutil.rmtree(home.egress_folder(self.name), ignore_errors=True)
             self._report = self.report()
             self.pipes.close()
             self._forget_process()

@@ -50,6 +50,8 @@ class Runtime:
     extra_pids: int = 0
     extra_memory_bytes: int = 0
     own_kernel: bool = False
+    # What it must be told where a socket of the host is mounted.
+    socket_arguments: tuple[str, ...] = ()
 
 
 _INSTALL: Final = {
@@ -93,6 +95,7 @@ def find_runtime(
             extra_pids=512,
             extra_memory_bytes=96 * MIB,
             own_kernel=True,
+            socket_arguments=("--host-uds=open",),
         )
     return Runtime(name, program)
 
@@ -121,6 +124,8 @@ async def run_detached(
     name: str,
     fds: tuple[int, int, int],
     timeout_s: float,
+    *,
+    with_socket: bool = False,
 ) -> int:
     """Start the container with these standard streams; returns the host's pid of its first process.
 
@@ -128,8 +133,9 @@ async def run_detached(
     """
     log = bundle / "runtime.log"
     pid_file = bundle / "pid"
+    arguments = runtime.arguments + (runtime.socket_arguments if with_socket else ())
     process = await asyncio.create_subprocess_exec(
-        runtime.program, "--root", str(state), "--log", str(log), *runtime.arguments,
+        runtime.program, "--root", str(state), "--log", str(log), *arguments,
         "run", "--detach", "--bundle", str(bundle), "--pid-file", str(pid_file), name,
         stdin=fds[0], stdout=fds[1], stderr=fds[2],
         env={"PATH": _SYSTEM_FOLDERS}, cwd="/", close_fds=True,

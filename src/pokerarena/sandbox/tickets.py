@@ -103,7 +103,7 @@ async def collect(path: Path, ticket: bytes) -> tuple[int, ...]:
             async with asyncio.timeout(_TIMEOUT_S):
                 await loop.sock_connect(counter, str(path))
                 await loop.sock_sendall(counter, ticket)
-                await _readable(loop, counter)
+                await readable(loop, counter)
                 _, fds, _, _ = socket.recv_fds(counter, 1, FD_COUNT, socket.MSG_CMSG_CLOEXEC)
         except (OSError, TimeoutError) as error:
             raise Unavailable(
@@ -116,7 +116,8 @@ async def collect(path: Path, ticket: bytes) -> tuple[int, ...]:
     return tuple(fds)
 
 
-async def _readable(loop: asyncio.AbstractEventLoop, one: socket.socket) -> None:
+async def readable(loop: asyncio.AbstractEventLoop, one: socket.socket) -> None:
+    """Wait until something can be received, descriptors perhaps."""
     ready: asyncio.Future[None] = loop.create_future()
 
     def on_readable() -> None:
