@@ -40,6 +40,8 @@ from pokerarena_sdk import manifest as manifests
 
 log = get_logger("runs.hosted")
 
+# A host with room on which nothing starts is left for another after this long.
+MOVE_AFTER_S: Final = 10.0
 STDERR_KEPT_CHARS: Final = 16_000
 ENDS_KEPT: Final = 5
 _HOPELESS: Final = ("package_gone",)
@@ -169,6 +171,7 @@ class RunLodging:
         self._waiting = waiting
         self._start_wait_s = start_wait_s
         self._stuck_since_s: float | None = None
+        self._move_at_s = 0.0
         self._seats: list[HostedSeat] = []
         self.begun = False
 
@@ -194,7 +197,12 @@ class RunLodging:
             self._arrived()
             return True
         now_s = time.monotonic()
-        self._stuck_since_s = self._stuck_since_s or now_s
+        if self._stuck_since_s is None:
+            self._stuck_since_s = now_s
+            self._move_at_s = now_s + MOVE_AFTER_S
+        if now_s > self._move_at_s:
+            self._move_at_s = now_s + MOVE_AFTER_S
+            self._booking.move()
         if now_s - self._stuck_since_s > self._start_wait_s:
             raise RunFault(
                 "infrastructure",

@@ -139,6 +139,12 @@ class Booking:
             return HostedPlayer(launcher, manifest, self.limits, alone=alone)
         return RemotePlayer(self, digest, manifest.max_in_flight, events=manifest.events)
 
+    def move(self) -> None:
+        """Look for room elsewhere: nothing starts where it is. Without another host it stays."""
+        if self._held is not None and self._pool.size > 1:
+            connection, request = self._held
+            connection.abandon(request.number)
+
     def release(self) -> None:
         """Give the room back, with whatever is still in it."""
         self._released = True
