@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -158,16 +158,8 @@ class RunLodging:
     cannot be started all the same, something of ours is broken, and the run fails after a while.
     """
 
-    def __init__(
-        self,
-        booking: Booking,
-        waiting: WaitingRuns,
-        start_wait_s: float,
-        alone: Callable[[], bool] | None = None,
-    ) -> None:
-        """`alone` says whether no other run is played in this process; see `HostedPlayer`."""
+    def __init__(self, booking: Booking, waiting: WaitingRuns, start_wait_s: float) -> None:
         self._booking = booking
-        self._alone = alone
         self._waiting = waiting
         self._start_wait_s = start_wait_s
         self._stuck_since_s: float | None = None
@@ -177,7 +169,7 @@ class RunLodging:
 
     def seat(self, version: AgentVersion) -> HostedSeat:
         """A seat for a hosted version, within the booking; not opened yet."""
-        seat = HostedSeat(lodge(self._booking, version, self._alone))
+        seat = HostedSeat(lodge(self._booking, version))
         self._seats.append(seat)
         return seat
 
@@ -222,13 +214,10 @@ class RunLodging:
         self._waiting.end(self)
 
 
-def lodge(
-    booking: Booking, version: AgentVersion, alone: Callable[[], bool] | None = None
-) -> HostedPlayer | RemotePlayer:
+def lodge(booking: Booking, version: AgentVersion) -> HostedPlayer | RemotePlayer:
     """A player for a hosted version within a booking, not opened yet."""
     assert version.package_digest is not None, "the schema says so"
-    manifest = manifests.parse(version.manifest)
-    return booking.player(version.package_digest.hex(), manifest, alone=alone)
+    return booking.player(version.package_digest.hex(), manifests.parse(version.manifest))
 
 
 def usage_report(player: HostedPlayer | RemotePlayer) -> dict[str, Any]:

@@ -7,7 +7,7 @@ opened here, at the last moment, and kept nowhere else.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
@@ -51,14 +51,7 @@ class Lineup(NamedTuple):
 class SeatBuilder:
     """Builds players; one per process, because all its HTTP players share their connections."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        sealer: Sealer,
-        hosts: HostPool | None = None,
-        alone: Callable[[], bool] | None = None,
-    ) -> None:
-        self._alone = alone
+    def __init__(self, settings: Settings, sealer: Sealer, hosts: HostPool | None = None) -> None:
         self._settings = settings
         self._hosts = hosts
         self._waiting = WaitingRuns(settings.agent_host_waiting_max)
@@ -114,7 +107,7 @@ class SeatBuilder:
                 "house version.",
             )
         booking = self._hosts.book(len(hosted), runtime=runtime)
-        return RunLodging(booking, self._waiting, self._settings.agent_host_wait_s, self._alone)
+        return RunLodging(booking, self._waiting, self._settings.agent_host_wait_s)
 
     async def _player(
         self,

@@ -80,9 +80,7 @@ class Stage:
         self._database = Database(settings, application_name=f"pokerarena player {name}")
         self._committer = GroupCommitter(settings, name=name)
         self._hosts = host_pool(settings, self._database, f"player {name}")
-        self._builder = SeatBuilder(
-            settings, self._sealer, self._hosts, alone=lambda: len(self._playing) == 1
-        )
+        self._builder = SeatBuilder(settings, self._sealer, self._hosts)
         self._playing: dict[UUID, Playing] = {}
         self._halt: Halt | None = None
         self._upkeep = Upkeep(settings, self._database, self._committer, self._playing, name=name)
