@@ -17,6 +17,10 @@ class Room:
     def __init__(self) -> None:
         self.connection: object | None = None
         self.released = False
+        self.moves = 0
+
+    def move(self) -> None:
+        self.moves += 1
 
     async def held(self, within_s: float) -> bool:
         return self.connection is not None
@@ -82,6 +86,10 @@ async def test_where_there_is_room_and_nothing_starts_the_run_fails_after_a_whil
         assert await each.ready(0)
         await seat.open(None)  # type: ignore[arg-type]
     assert not await patient.ready(0)
+    patient._move_at_s = 0.0
+    assert not await patient.ready(0)
+    assert not await patient.ready(0)
+    assert room.moves == 1, "it looks elsewhere, and gives that some time"
     with pytest.raises(RunFault, match="could not be started"):
         await hasty.ready(0)
     agent.hindered = False

@@ -17,7 +17,7 @@ from pokerarena.sandbox.runtime import RuntimeName
 from pokerarena.sandbox.tickets import collect, counter_path
 from pokerarena.service_identity.keys import ServiceName, new_private_key
 from pokerarena.service_identity.rotation import publish, read_private_key, rotate
-from tests.sandbox.conftest import TIGHT
+from tests.sandbox.conftest import TIGHT, Hosted
 from tests.sandbox.hosts import host_of, opened, remote, worker_identity
 
 CALLER = "def act(view): return view.check_or_call()"
@@ -211,6 +211,29 @@ async def test_a_worker_that_goes_away_leaves_no_sandbox_behind(start_host, pool
         await asyncio.sleep(0.05)
     assert cgroups.leftovers(cgroups.detect(), parent) == []
     await agent.player.close()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_host_that_starts_nothing_is_left_for_another(start_host, pool_for, way):
+    broken, sound = start_host("one"), start_host("two", "--players-max", "1")
+    pool = pool_for(broken, sound)
+    [instance] = (broken.folder / "base-one").iterdir()
+    instance.rename(broken.folder / "gone")
+    instance.touch()
+    booking = pool.book(1, TIGHT)
+    player = remote(pool, CALLER, way=way, booking=booking)
+    # The broken one has more room, so it is asked first.
+    with pytest.raises(Unavailable):
+        await player.open()
+    assert not await player.recovered(0.5)
+    booking.move()
+    assert await booking.held(10)
+    assert await player.recovered(10)
+    assert (await Hosted(player).ask()).action == "call"
+    assert host_of(Hosted(player)) == "two"
+    await player.close()
+    instance.unlink()
+    (broken.folder / "gone").rename(instance)
 
 
 async def test_a_worker_cannot_ask_for_more_than_the_host_allows(start_host, pool_for):

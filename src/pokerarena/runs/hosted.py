@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -43,6 +43,8 @@ from pokerarena_sdk import manifest as manifests
 
 log = get_logger("runs.hosted")
 
+# A host with room on which nothing starts is left for another after this long.
+MOVE_AFTER_S: Final = 10.0
 STDERR_KEPT_CHARS: Final = 16_000
 ENDS_KEPT: Final = 5
 _HOPELESS: Final = ("package_gone",)
@@ -177,25 +179,18 @@ class RunLodging:
     cannot be started all the same, something of ours is broken, and the run fails after a while.
     """
 
-    def __init__(
-        self,
-        booking: Booking,
-        waiting: WaitingRuns,
-        start_wait_s: float,
-        alone: Callable[[], bool] | None = None,
-    ) -> None:
-        """`alone` says whether no other run is played in this process; see `HostedPlayer`."""
+    def __init__(self, booking: Booking, waiting: WaitingRuns, start_wait_s: float) -> None:
         self._booking = booking
-        self._alone = alone
         self._waiting = waiting
         self._start_wait_s = start_wait_s
         self._stuck_since_s: float | None = None
+        self._move_at_s = 0.0
         self._seats: list[HostedSeat] = []
         self.begun = False
 
     def seat(self, version: AgentVersion, egress: GrantSource) -> HostedSeat:
         """A seat for a hosted version, within the booking; not opened yet."""
-        seat = HostedSeat(lodge(self._booking, version, egress, self._alone))
+        seat = HostedSeat(lodge(self._booking, version, egress))
         self._seats.append(seat)
         return seat
 
@@ -215,7 +210,12 @@ class RunLodging:
             self._arrived()
             return True
         now_s = time.monotonic()
-        self._stuck_since_s = self._stuck_since_s or now_s
+        if self._stuck_since_s is None:
+            self._stuck_since_s = now_s
+            self._move_at_s = now_s + MOVE_AFTER_S
+        if now_s > self._move_at_s:
+            self._move_at_s = now_s + MOVE_AFTER_S
+            self._booking.move()
         if now_s - self._stuck_since_s > self._start_wait_s:
             raise RunFault(
                 "infrastructure",
@@ -236,19 +236,13 @@ class RunLodging:
 
 
 def lodge(
-    booking: Booking,
-    version: AgentVersion,
-    egress: GrantSource | None = None,
-    alone: Callable[[], bool] | None = None,
+    booking: Booking, version: AgentVersion, egress: GrantSource | None = None
 ) -> HostedPlayer | RemotePlayer:
     """A player within a booking, not opened yet; without `egress` it can reach nothing."""
     assert version.package_digest is not None, "the schema says so"
     manifest = manifests.parse(version.manifest)
     return booking.player(
-        version.package_digest.hex(),
-        manifest,
-        alone=alone,
-        egress=egress if manifest.egress else None,
+        version.package_digest.hex(), manifest, egress=egress if manifest.egress else None
     )
 
 

@@ -7,7 +7,7 @@ opened here, at the last moment, and kept nowhere else.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
@@ -59,9 +59,7 @@ class SeatBuilder:
         sealer: Sealer,
         egress: EgressWatch,
         hosts: HostPool | None = None,
-        alone: Callable[[], bool] | None = None,
     ) -> None:
-        self._alone = alone
         self._settings = settings
         self._egress = egress
         self._hosts = hosts
@@ -121,7 +119,7 @@ class SeatBuilder:
                 "house version.",
             )
         booking = self._hosts.book(len(hosted), runtime=runtime)
-        return RunLodging(booking, self._waiting, self._settings.agent_host_wait_s, self._alone)
+        return RunLodging(booking, self._waiting, self._settings.agent_host_wait_s)
 
     async def _player(
         self,

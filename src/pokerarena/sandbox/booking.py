@@ -146,6 +146,12 @@ class Booking:
             self, digest, manifest.max_in_flight, events=manifest.events, egress=egress
         )
 
+    def move(self) -> None:
+        """Look for room elsewhere: nothing starts where it is. Without another host it stays."""
+        if self._held is not None and self._pool.size > 1:
+            connection, request = self._held
+            connection.abandon(request.number)
+
     def release(self) -> None:
         """Give the room back, with whatever is still in it."""
         self._released = True

@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 _CONNECT_TIMEOUT_S: Final = 3.0
 _OPEN_TIMEOUT_S: Final = 60.0
 _RETRY_DEAD_S: Final = 1.0
+_AVOIDED_S: Final = 60.0
 
 PackageLoader = Callable[[str], Awaitable[bytes]]
 
@@ -71,6 +72,8 @@ class HostConnection:
         self._wire.max_frame_bytes = wire.MAX_FRAME_BYTES
         self._welcome: asyncio.Future[wire.Welcome] = self._loop.create_future()
         self._players: dict[int, Lodger] = {}
+        self._within: dict[int, int] = {}
+        self.avoided_until_s = 0.0
         self._opening: dict[int, asyncio.Future[wire.Opened | wire.Leased | None]] = {}
         self._requests: dict[int, Request] = {}
         self._numbers = itertools.count(1)
@@ -128,6 +131,7 @@ class HostConnection:
     ) -> int:  # fmt: skip
         """Open a player within a booking on this host; returns its number."""
         number = next(self._numbers)
+        self._within[number] = booking.number
         frame = wire.OpenPlayer(
             number, booking.number, digest, asdict(booking.limits), run_start, self._granted(egress)
         )
@@ -141,6 +145,7 @@ class HostConnection:
     ) -> None:  # fmt: skip
         """Lease a sandbox within a booking on this host, on the same machine."""
         number = next(self._numbers)
+        self._within[number] = booking.number
         frame = wire.Lease(number, booking.number, digest, asdict(limits), self._granted(egress))
         leased = await self._lodge(sandbox, number, frame, digest)
         if sandbox.over is not None or not isinstance(leased, wire.Leased):
@@ -185,7 +190,7 @@ class HostConnection:
                     opened = await self._request_open(number, package)
                 return opened
         except BaseException as error:
-            self._players.pop(number, None)
+            self.drop(number)
             self._opening.pop(number, None)
             if self.alive:
                 self._wire.send(wire.ClosePlayer(number))
@@ -202,6 +207,20 @@ class HostConnection:
 
     def drop(self, number: int) -> None:
         self._players.pop(number, None)
+        self._within.pop(number, None)
+
+    def abandon(self, booking_no: int) -> None:
+        """Leave this host, on which nothing of the booking starts, as if it were lost."""
+        self.avoided_until_s = self._loop.time() + _AVOIDED_S
+        request = self._requests.get(booking_no)
+        self.unbook(booking_no)
+        if request is not None:
+            request.host_gone()
+        for number in [number for number, within in self._within.items() if within == booking_no]:
+            lodger = self._players.get(number)
+            self.drop(number)
+            if lodger is not None:
+                lodger.host_gone(self)
 
     def close(self) -> None:
         self.alive = False
@@ -263,7 +282,8 @@ class HostConnection:
             self._on_refused(frame)
         elif isinstance(frame, wire.Closed):
             self.room = frame.room
-            if self._players.pop(frame.player, None) is not None and lodger is not None:
+            self.drop(frame.player)
+            if lodger is not None:
                 lodger.closed_by_host(frame)
 
     def _on_room(self, frame: wire.Welcome | wire.Booked | wire.Queued | wire.NotBooked) -> None:
@@ -317,6 +337,7 @@ class HostConnection:
         for request in requests:
             request.host_gone()
         players, self._players = list(self._players.values()), {}
+        self._within.clear()
         for player in players:
             player.host_gone(self)
 
@@ -369,7 +390,7 @@ class HostPool:
         self._connections.clear()
 
     async def reachable(self) -> list[HostConnection]:
-        """The reachable hosts, the emptiest first."""
+        """The reachable hosts, the emptiest first; last those that lately started nothing."""
         async with self._lock:
             now_s = asyncio.get_running_loop().time()
             for address in self._addresses:
@@ -387,7 +408,7 @@ class HostPool:
                     continue
                 self._connections[address.name] = connection
             alive = [one for one in self._connections.values() if one.alive]
-            return sorted(alive, key=lambda one: -one.room)
+            return sorted(alive, key=lambda one: (now_s < one.avoided_until_s, -one.room))
 
 
 def _is_over(lodger: Lodger) -> bool:

@@ -31,6 +31,7 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 _V1_FILES: Final = ("cgroup.procs", "tasks")
 _V2_FILES: Final = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
 _CONTROLLERS: Final = "+cpu +memory +pids"
+_ATTEMPTS: Final = 5
 
 
 def become(user: str, layout: Layout, folders: Iterable[Path]) -> str:
@@ -64,17 +65,8 @@ def become(user: str, layout: Layout, folders: Iterable[Path]) -> str:
 def delegate(layout: Layout, parent: str, uid: int, gid: int) -> None:
     """Make a cgroup whose insides belong to a user; limits that are set outside of it stay ours."""
     for root in roots_of(layout):
-        whole = root / "cgroup.controllers"
-        folder = root
-        for name in parent.strip("/").split("/"):
-            if layout.version == 2:
-                (folder / "cgroup.subtree_control").write_text(_CONTROLLERS)
-            folder = folder / name
-            folder.mkdir(exist_ok=True)
-            _inherit_cpus(folder)
-        if layout.version == 2:
-            (folder / "cgroup.subtree_control").write_text(_CONTROLLERS)
-        unified = whole.exists()
+        folder = _make(root, parent, own_controllers=layout.version == 2)
+        unified = (root / "cgroup.controllers").exists()
         _give(folder, _V2_FILES if unified else _V1_FILES, uid, gid)
         if unified:
             # Whoever moves a process there must be below the same cgroup of its own.
@@ -82,6 +74,27 @@ def delegate(layout: Layout, parent: str, uid: int, gid: int) -> None:
             own.mkdir(exist_ok=True)
             _give(own, _V2_FILES, uid, gid)
             (own / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def _make(root: Path, parent: str, *, own_controllers: bool) -> Path:
+    for left in reversed(range(_ATTEMPTS)):
+        folder = root
+        try:
+            for name in parent.strip("/").split("/"):
+                if own_controllers:
+                    (folder / "cgroup.subtree_control").write_text(_CONTROLLERS)
+                folder = folder / name
+                folder.mkdir(exist_ok=True)
+                _inherit_cpus(folder)
+        except FileNotFoundError:
+            # Whoever else keeps sandboxes here removes what is above when it is empty.
+            if not left:
+                raise
+        else:
+            break
+    if own_controllers:
+        (folder / "cgroup.subtree_control").write_text(_CONTROLLERS)
+    return folder
 
 
 def _inherit_cpus(folder: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -70,7 +71,7 @@ class Turns:
     def rest(self) -> None:
         """Freeze before the first turn."""
         self._mark_ns = self._meter.cpu_ns()
-        self._idle_since_s = self._loop.time()
+        self._idle_since_s = time.monotonic()
         self._meter.freeze()
 
     def begin(self) -> None:
@@ -96,7 +97,7 @@ class Turns:
             if self.ponders:
                 self._meter.freeze()
             else:
-                self._idle_since_s = self._loop.time()
+                self._idle_since_s = time.monotonic()
                 if self._idle is None:
                     self._idle = self._loop.call_later(GRACE_S, self._on_idle)
 
@@ -133,7 +134,7 @@ class Turns:
         self._idle = None
         if self.in_flight or self._closed or self._meter.frozen:
             return
-        rest_s = self._idle_since_s + GRACE_S - self._loop.time()
+        rest_s = self._idle_since_s + GRACE_S - time.monotonic()
         if rest_s > 0.0002:
             self._idle = self._loop.call_later(rest_s, self._on_idle)
             return

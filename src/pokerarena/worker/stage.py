@@ -84,13 +84,7 @@ class Stage:
         self._committer = GroupCommitter(settings, name=name)
         self._hosts = host_pool(settings, self._database, f"player {name}")
         self._egress = EgressWatch(settings, self._database)
-        self._builder = SeatBuilder(
-            settings,
-            self._sealer,
-            self._egress,
-            self._hosts,
-            alone=lambda: len(self._playing) == 1,
-        )
+        self._builder = SeatBuilder(settings, self._sealer, self._egress, self._hosts)
         self._playing: dict[UUID, Playing] = {}
         self._halt: Halt | None = None
         self._upkeep = Upkeep(
