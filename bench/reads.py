@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -36,7 +36,7 @@ MANY = int(os.environ.get("BENCH_READ_HANDS", "1000000"))
 HANDS_A_RUN = 1_000
 LINEUP = ("random", "tight", "caller", "random", "tight", "caller")
 MONTHS = 12
-READS = 800
+READS = int(os.environ.get("BENCH_READS", "800"))
 WARM_UP = 50
 RATIO_MAX = 1.3
 # Nothing has to survive this benchmark.
@@ -126,7 +126,9 @@ class Reader:
                 self._hands[run] = [
                     hand for (hand,) in db.execute("SELECT id FROM hands WHERE run_id = %s", (run,))
                 ]
-            self.bytes = db.execute("SELECT pg_database_size(current_database())").fetchone()
+            size = db.execute("SELECT pg_database_size(current_database())").fetchone()
+            assert size is not None
+            self.size_mb = size[0] / 1e6
         self._known = list(self._hands)
 
     def paths(self, random: Random) -> dict[str, str]:
@@ -187,10 +189,15 @@ def report(took: dict[str, tuple[list[float], list[float]]]) -> int:
     return 0 if worst <= RATIO_MAX else 1
 
 
-def timed(what: str, work: Callable[[], None]) -> None:
+def prepare(postgres: EmbeddedPostgres, name: str, hands: int) -> str:
+    """A database with so many hands; its URL."""
     began_s = time.monotonic()
-    work()
-    print(f"{what} in {time.monotonic() - began_s:.0f} s", flush=True)
+    postgres.ensure_database(name)
+    url = postgres.url(name)
+    migrate.upgrade(url)
+    asyncio.run(fill(url, hands))
+    print(f"{name}: {hands} hands stored in {time.monotonic() - began_s:.0f} s", flush=True)
+    return url
 
 
 def main() -> int:
@@ -199,18 +206,10 @@ def main() -> int:
         directory = Path(name)
         directory.chmod(0o711)
         with EmbeddedPostgres(directory / "pg", settings=UNSAFE_BUT_FAST) as postgres:
-            urls = {}
-            for label, count in (("few", FEW), ("many", hands)):
-                postgres.ensure_database(label)
-                urls[label] = postgres.url(label)
-                migrate.upgrade(urls[label])
-                timed(
-                    f"{label}: {count} hands stored",
-                    lambda url=urls[label], count=count: asyncio.run(fill(url, count)),  # type: ignore[misc]
-                )
-            few, many = Reader(urls["few"]), Reader(urls["many"])
+            few = Reader(prepare(postgres, "few", FEW))
+            many = Reader(prepare(postgres, "many", hands))
             try:
-                print(f"databases of {few.bytes[0] / 1e6:.0f} and {many.bytes[0] / 1e6:.0f} MB")
+                print(f"databases of {few.size_mb:.0f} and {many.size_mb:.0f} MB")
                 return report(compare(few, many))
             finally:
                 few.close()
