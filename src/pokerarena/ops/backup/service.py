@@ -97,13 +97,17 @@ class BackupService:
     def _back_up(self) -> None:
         try:
             made = base.create(self._settings, self._repository)
-            pruned = prune(self._settings, self._repository)
         except ArenaError as error:
             self._base_failed(error)
             return
         self._base_failures = 0
         metrics.BACKUP_BASE_FAILING.number().set(0)
         _count(made)
+        try:
+            pruned = prune(self._settings, self._repository)
+        except ArenaError as error:
+            # The backup is there all the same; the next one comes with another attempt.
+            pruned = f"old ones not deleted: {error.message}"
         self._tell(f"base backup {made.label}: {made.sealed_bytes} bytes; {pruned}")
 
     def _base_failed(self, error: ArenaError) -> None:
