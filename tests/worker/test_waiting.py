@@ -6,7 +6,8 @@ import asyncio
 from pathlib import Path
 
 from pokerarena import metrics
-from pokerarena.sandbox.service_tokens import write_key_pair
+from pokerarena.service_identity.keys import ServiceName
+from pokerarena.service_identity.rotation import publish
 from pokerarena.worker.stage import End, Stage
 from tests.arena import open_arena
 
@@ -14,11 +15,12 @@ from tests.arena import open_arena
 async def test_a_run_waits_for_a_host_a_further_one_in_the_queue_and_a_drain_ends_it(
     database_url: str, tmp_path: Path
 ) -> None:
-    private = tmp_path / "private.pem"
-    write_key_pair(private, tmp_path / "public.pem")
+    private, public = tmp_path / "worker.pem", tmp_path / "service-keys.json"
+    publish(ServiceName.WORKER, private, public)
     changes = {
         "agent_hosts": (f"one={tmp_path}/nobody.sock",),
-        "agent_host_key": private.read_text(),
+        "service_key": private.read_text(),
+        "service_public_keys": public.read_text(),
         "agent_host_waiting_max": 1,
     }
     async with open_arena(database_url, **changes) as arena:
