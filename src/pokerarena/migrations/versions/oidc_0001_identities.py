@@ -1,6 +1,6 @@
 """Identities at providers, logins that are under way there, and accounts without a password.
 
-Revision: oidc_0001; follows hosted_0002. Expands only: to the release before, an account without a
+Revision: oidc_0001; follows partition_0004. Expands only: to the release before, an account without a
 password is one whose password is never right.
 """
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "oidc_0001"
-down_revision = "partition_0003"
+down_revision = "partition_0004"
 branch_labels = None
 depends_on = None
 

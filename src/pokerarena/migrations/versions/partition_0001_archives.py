@@ -1,6 +1,6 @@
 """Archives of hands, and the runs that are in them.
 
-Revision: partition_0001; follows hosted_0002. Expands only, and locks `runs` alone.
+Revision: partition_0001; follows abuse_0001. Expands only, and locks `runs` alone.
 """
 
 from __future__ import annotations

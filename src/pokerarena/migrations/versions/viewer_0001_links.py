@@ -1,6 +1,6 @@
 """Viewer links.
 
-Revision: viewer_0001; follows hosted_0002. Adds a relation: nothing that exists is locked but, for
+Revision: viewer_0001; follows oidc_0002. Adds a relation: nothing that exists is locked but, for
 a moment, `tables`, `agents` and `users` for the foreign keys.
 """
 
