@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from uuid import UUID
@@ -131,10 +130,9 @@ async def test_draining_is_bounded_where_an_agent_keeps_everybody_waiting(
         with worker(arena.settings, tmp_path) as first:
             while not agents.received:
                 await asyncio.sleep(0.02)
-            began_s = time.monotonic()
             first.signal(signal.SIGTERM)
+            # The bound of the drain, not that of the agent; the rest is what a slow machine takes.
             assert await first.wait(60) == 0
-            took_s = time.monotonic() - began_s
         assert first.events("hands_cut"), first.events()[-5:]
         run = await arena.look(run_id)
         assert (run.status, run.lease_expires_at, run.recoveries) == ("running", None, 0)
@@ -144,5 +142,3 @@ async def test_draining_is_bounded_where_an_agent_keeps_everybody_waiting(
             await arena.until(run_id, lambda run: run.hands_done >= 1)
             await ended(arena, run_id)
         await assert_sound(arena, run_id)
-        # The bound of the drain, not that of the agent; the rest is what a slow machine takes.
-        assert took_s < 60
