@@ -35,6 +35,7 @@ P99_RATIO_AT_MOST = 1.5
 PAUSE_S = 0.05
 FLOOD_CONNECTIONS = 64
 SLOW_CLIENTS = 1000
+SETTLE_S = 5
 WORST_BODIES = 300
 MEMORY_ADDED_AT_MOST_MIB = 300
 LIMITS = {
@@ -170,6 +171,8 @@ def slow_clients(server: Server, victim: Victim) -> bool:
     for _ in range(ROUNDS):
         quiet += victim.ask_for(PHASE_S / 2)
         crowd = Crowd(server.port, SLOW_CLIENTS)
+        # Their coming is a crowd of requests like any other; this is about their staying.
+        time.sleep(SETTLE_S)
         try:
             end_s = time.monotonic() + PHASE_S
             while time.monotonic() < end_s:

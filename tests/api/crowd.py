@@ -11,8 +11,9 @@ HALF_BODY: Final = (
     b"POST /v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     b"Content-Length: 60000\r\n\r\n" + b'{"username": "' + b"a" * 20_000
 )
-# Far more than the buffers of a connection take.
+# More than the buffers of a connection take: what fits into them is sent, and no wait of the server's.
 UNREAD: Final = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 40
+RECEIVE_BUFFER_BYTES: Final = 4096
 
 
 class Habit(Enum):
@@ -39,9 +40,12 @@ class Crowd:
 
     def join(self, habit: Habit, address: str = "127.0.0.1") -> None:
         """One more."""
-        client = socket.create_connection(
-            ("127.0.0.1", self._port), timeout=20, source_address=(address, 0)
-        )
+        client = socket.socket()
+        client.settimeout(20)
+        if habit is Habit.NEVER_READS:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        client.bind((address, 0))
+        client.connect(("127.0.0.1", self._port))
         client.setblocking(False)
         self.clients.append((habit, client))
         _send(client, habit.value[0])

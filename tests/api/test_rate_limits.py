@@ -174,6 +174,9 @@ async def test_what_comes_far_too_fast_is_refused_before_anything_is_looked_up(
     assert (statuses[-1], reply.status, reply.code) == (429, 429, "rate_limited")
     assert reply.headers["connection"] == "close"
     assert int(reply.headers["retry-after"]) > 0
-    # Those who watch the process, and other callers, are not held up.
+    # Those who watch the process, and other callers, are not held up: not even one whose token
+    # begins like the other's, as signed ones do.
+    other = arena.anonymous.with_token("pka_" + "0" * 35 + "1")
+    assert (await other.get("/v1/tables")).status == 401
     assert (await client.get("/healthz")).status == 200
     assert (await arena.anonymous.get("/v1/tables")).status == 200

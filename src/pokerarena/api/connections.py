@@ -33,8 +33,9 @@ log = get_logger("api.server")
 class Silence:
     """The connections of a process between requests, or before the first; the longest first."""
 
-    def __init__(self, head_timeout_s: float, connections_max: int) -> None:
+    def __init__(self, head_timeout_s: float, send_timeout_s: float, connections_max: int) -> None:
         self.head_timeout_s = head_timeout_s
+        self.send_timeout_s = send_timeout_s
         self.connections_max = connections_max
         self.connections: dict[Impatient, None] = {}
 
@@ -48,6 +49,7 @@ class Impatient(H11Protocol):
         self.app_state = {**self.app_state, CONNECTION: self}
         self._silence = silence
         self._patience: asyncio.TimerHandle | None = None
+        self._untaken: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -71,17 +73,28 @@ class Impatient(H11Protocol):
         super().on_response_complete()
         if not self._idle():
             self._head_is_there()
+        # An answer is complete when it was handed over, and may lie here for ever: a connection
+        # that is closed still waits until all of it was taken.
+        if self._untaken is None and self.transport.get_write_buffer_size():
+            self._untaken = self.loop.call_later(self._silence.send_timeout_s, self._end_untaken)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_there()
+        if self._untaken is not None:
+            self._untaken.cancel()
         super().connection_lost(exc)
 
     def close_now(self) -> None:
         """Nobody waits for this client any more."""
         self._head_is_there()
-        if not self.transport.is_closing():
-            self._forget_unsent()
-            self.transport.abort()
+        # Also one that is closing, which waits for its client.
+        self._forget_unsent()
+        self.transport.abort()
+
+    def _end_untaken(self) -> None:
+        self._untaken = None
+        if self.transport.get_write_buffer_size():
+            self.close_now()
 
     def _forget_unsent(self) -> None:
         """Have the system drop what the client never took, which it would else keep for minutes."""

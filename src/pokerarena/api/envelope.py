@@ -128,6 +128,8 @@ class Envelope:
                 await self._serve(scope, headers, receive, exchange)
             else:
                 await self._serve_traced(scope, headers, receive, exchange)
+        except _Untaken:
+            await _let_go(scope, receive)
         finally:
             self._in_progress -= 1
             ended = time.perf_counter()
@@ -190,7 +192,7 @@ class Envelope:
         try:
             await self._app(scope, body.receive, exchange.send)
         except _Untaken:
-            await _let_go(scope, receive)
+            raise
         except Exception:
             log.exception("request_failed", method=scope["method"], route=route_template(scope))
             if exchange.started:
@@ -208,7 +210,8 @@ class Envelope:
         if scope["path"] in UNPACED:
             return True
         address = client_address(HTTPConnection(scope), self._settings)
-        token = headers.get("authorization", "")[:KEY_MAX]
+        # Its end: signed tokens of different people begin alike.
+        token = headers.get("authorization", "")[-KEY_MAX:]
         address_s = self._address_pace.wait_s(address)
         token_s = self._token_pace.wait_s(token) if token else 0.0
         if address_s is None or token_s is None:

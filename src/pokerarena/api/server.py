@@ -93,7 +93,11 @@ def run_api(
     configure_logging(settings.log_level, settings.log_format, role="api")
     configure_tracing(settings, role="api")
     app = create_app(settings)
-    silence = Silence(settings.api_headers_timeout_s, room_for(settings.api_connections_max))
+    silence = Silence(
+        settings.api_headers_timeout_s,
+        settings.api_send_timeout_s,
+        room_for(settings.api_connections_max),
+    )
     listener = _listen(host, port)
     with listener:
         address = _address(listener)
