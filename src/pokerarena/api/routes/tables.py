@@ -28,7 +28,7 @@ from pokerarena.api.shapes import (
 )
 from pokerarena.auth.permissions import Permission, Principal
 from pokerarena.errors import Unauthenticated
-from pokerarena.settings import SandboxRuntime
+from pokerarena.settings_agents import SandboxRuntime
 from pokerarena.tables import rules, service
 from pokerarena.tables.models import BustPolicy, Format, RevealPolicy, Table, Visibility
 
