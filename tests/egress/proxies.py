@@ -8,8 +8,6 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from pokerarena.egress import grants
 from pokerarena.egress.grants import EgressGrant
 from pokerarena.egress.lines import EgressLine, EgressLines
@@ -18,7 +16,7 @@ from pokerarena.egress.policy import EgressPolicy
 from pokerarena.egress.proxy import ALL_PORTS, EgressProxy
 from pokerarena.egress.resolve import ResolveFailed
 from pokerarena.egress.tunnels import dial_address
-from pokerarena.service_identity.keys import ServiceName, new_private_key
+from pokerarena.service_identity.keys import PrivateKey, ServiceName, new_private_key
 from pokerarena.service_identity.tokens import ServiceIdentity
 from pokerarena.watched_file import Fixed
 
@@ -120,11 +118,12 @@ async def a_proxy(
     frame: EgressPolicy | None = LOOPBACK,
     limits: EgressLimits | None = None,
     *,
-    key: Ed25519PrivateKey | None = None,
+    key: PrivateKey | None = None,
     name: str = NAME,
+    group: str = "",
 ) -> AsyncIterator[Proxied]:
     proxied = Proxied(folder, frame, limits, key, name)
-    await proxied.proxy.listen(proxied.path)
+    await proxied.proxy.listen(proxied.path, group)
     try:
         yield proxied
     finally:

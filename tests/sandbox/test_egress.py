@@ -17,6 +17,7 @@ from pokerarena.agents.player import Failure
 from pokerarena.egress import approvals, rules
 from pokerarena.egress.grants import EgressGrant
 from pokerarena.egress.meters import EgressLimits
+from pokerarena.ops import system_user
 from pokerarena.sandbox.archive import pack, read_upload
 from pokerarena.sandbox.confinement import clean_environment
 from pokerarena.sandbox.limits import SandboxLimits
@@ -25,7 +26,7 @@ from pokerarena.service_identity.rotation import read_private_key
 from tests.arena import open_arena
 from tests.egress.proxies import HOST, a_proxy, a_server, until
 from tests.sandbox.conftest import CALLBACK, Hosted, reporting, upload
-from tests.sandbox.hosts import SOURCES
+from tests.sandbox.hosts import HOST_USER, SOURCES
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "hosted"
 ASK = """
@@ -184,7 +185,7 @@ class Approving:
         return EgressGrant("ver_1", "run_1", self.hosts, True) if self.hosts else None
 
 
-@pytest.mark.parametrize("where", ["leased", "relayed"])
+@pytest.mark.parametrize("where", ["leased", "relayed", "another user"])
 async def test_a_worker_grants_and_takes_back(start_host, pool_for, keys, where):
     async with a_server(http_answer) as (port, _):
         package = read_upload(
@@ -195,12 +196,16 @@ async def test_a_worker_grants_and_takes_back(start_host, pool_for, keys, where)
             )
         )
         key = read_private_key(keys / "worker.pem")
-        async with a_proxy(keys, key=key, name="one") as proxied:
-            host = start_host("one", "--egress-proxy", str(proxied.path))
+        other = where == "another user"
+        if other:
+            system_user.ensure(HOST_USER)
+        async with a_proxy(keys, key=key, name="one", group=HOST_USER if other else "") as proxied:
+            became = ("--user", HOST_USER) if other else ()
+            host = start_host("one", "--egress-proxy", str(proxied.path), *became)
             pool = pool_for(host)
             pool.packages[package.digest] = pack(package)
             source = Approving(f"{HOST}:{port}")
-            if where == "leased":
+            if where != "relayed":
                 player = pool.book(1, PATIENT).player(
                     package.digest, package.manifest, egress=source
                 )

@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import os
 import pwd
+import shutil
 import signal
 import socket
 import sys
@@ -81,14 +82,19 @@ class EgressProxy:
         self._listener: socket.socket | None = None
         self._path: Path | None = None
 
-    async def listen(self, path: Path) -> None:
-        """Accept agent-hosts on a socket that only our own user and group can use."""
+    async def listen(self, path: Path, group: str = "") -> None:
+        """Accept agent-hosts on a socket that only our own user and one group can use."""
         loop = asyncio.get_running_loop()
         path.unlink(missing_ok=True)  # noqa: ASYNC240 - before anybody is served
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.setblocking(False)
         listener.bind(str(path))
         path.chmod(0o660)  # noqa: ASYNC240
+        if group:
+            try:
+                shutil.chown(path, group=group)
+            except LookupError:
+                raise ConfigurationError(f"there is no group {group!r}") from None
         listener.listen(_CONTROLS_MAX)
         self._listener, self._path = listener, path
         loop.add_reader(listener, self._on_host)
@@ -189,7 +195,9 @@ def drop_privileges(user: str) -> None:
     libc.prctl(_PR_SET_PDEATHSIG, asked.value, 0, 0, 0)
 
 
-async def serve(proxy: EgressProxy, path: Path, *, user: str = "", metrics_port: int = 0) -> None:
+async def serve(
+    proxy: EgressProxy, path: Path, *, user: str = "", group: str = "", metrics_port: int = 0
+) -> None:
     """Serve until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -198,7 +206,7 @@ async def serve(proxy: EgressProxy, path: Path, *, user: str = "", metrics_port:
     exposed = MetricsServer()
     if metrics_port:
         await exposed.start("127.0.0.1", metrics_port)
-    await proxy.listen(path)
+    await proxy.listen(path, group)
     if user:
         drop_privileges(user)
     print(f"ready {path}", flush=True)
@@ -219,6 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--user", default="", help="whom to become once it listens")
+    parser.add_argument("--group", default="", help="whose socket it is: that of the agent-host")
     parser.add_argument("--allow-private", action="store_true", help="private addresses, too")
     parser.add_argument("--deny-network", type=ip_network, action="append", default=[])
     parser.add_argument("--metrics-port", type=int, default=0, help="on loopback; 0 for none")
@@ -255,7 +264,13 @@ def _run(options: argparse.Namespace) -> None:
 
     async def run() -> None:
         proxy = EgressProxy(judge, frame, limits)
-        await serve(proxy, options.socket, user=options.user, metrics_port=options.metrics_port)
+        await serve(
+            proxy,
+            options.socket,
+            user=options.user,
+            group=options.group,
+            metrics_port=options.metrics_port,
+        )
 
     asyncio.run(run())
 

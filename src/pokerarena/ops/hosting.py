@@ -91,7 +91,7 @@ class Hosting:
             *("--name", NAME, "--public-keys", str(self._public_keys)),
             *("--socket", str(self._egress)),
             # It needs no right of root's once it listens.
-            *("--user", EGRESS_USER),
+            *("--user", EGRESS_USER, "--group", USER),
         )
         self._socket.parent.mkdir(mode=0o711, exist_ok=True)
         shutil.chown(self._socket.parent, USER, USER)
