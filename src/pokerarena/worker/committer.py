@@ -116,7 +116,9 @@ class GroupCommitter:
         # The lease is as long as the database says; counted from before the commit it is shorter.
         lease_until_s = began_s + self._settings.run_lease_s
         metrics.COMMIT_SECONDS.distribution().observe(time.monotonic() - began_s)
-        metrics.COMMIT_HANDS.distribution().observe(sum(batch.hands for batch in group.values()))
+        # Those of a run whose row somebody else has locked are put back, and come again.
+        stored = (batch.hands for run, batch in group.items() if run.run_id in verdict.stored)
+        metrics.COMMIT_HANDS.distribution().observe(sum(stored))
         for run_log, batch in group.items():
             if run_log.run_id in verdict.stored:
                 metrics.HANDS_STORED.number().add(batch.hands)
