@@ -84,8 +84,14 @@ class Clock:
             "FAKETIME_TIMESTAMP_FILE": str(self.file),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "FAKETIME_DISABLE_SHM": "1",
         }
+
+    @staticmethod
+    def sweep() -> None:
+        """Remove what the library shares within a process, and leaves behind when that is killed."""
+        for path in Path("/dev/shm").glob("*faketime_*"):
+            if not Path(f"/proc/{path.name.rpartition('_')[2]}").exists():
+                path.unlink(missing_ok=True)
 
 
 class Scene:
@@ -108,6 +114,8 @@ class Scene:
         )
         self.host_disk.path.chmod(0o755)
         self.clock = Clock.make(self.directory)
+        # When the workers have ended: they are entered later, and so left earlier.
+        stack.callback(self.clock.sweep)
         self.postgres = EmbeddedPostgres(self.disk.path / "pg", settings=DURABLE)
         stack.callback(self.postgres.stop)
         self.start_database()
