@@ -31,7 +31,7 @@ from tests.arena import Arena, open_arena
 from tests.database_server import UNSAFE_BUT_FAST, new_directory
 from tests.namespaces import HUB_ADDRESS, Network, let_in_hosts
 from tests.sandbox.conftest import shared_root_tree, upload
-from tests.sandbox.test_host import Host
+from tests.sandbox.hosts import Host
 from tests.volumes import Volume, small_volume
 from tests.worker.workers import SLOW_PLAYER, WorkerProcess, worker
 

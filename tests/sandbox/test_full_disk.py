@@ -15,10 +15,11 @@ from pokerarena.sandbox.store import AgentStore
 from pokerarena.service_identity.keys import ServiceName
 from pokerarena.service_identity.rotation import publish
 from tests.sandbox.conftest import upload
-from tests.sandbox.test_host import CALLER, Host, opened, worker_identity
+from tests.sandbox.hosts import Host, opened, worker_identity
 from tests.volumes import Volume, small_volume
 
 pytestmark = pytest.mark.usefixtures("runc")
+CALLER = "def act(view): return view.check_or_call()"
 OTHER = CALLER + "\nOTHER = True"
 
 
