@@ -24,6 +24,8 @@ OTHER_FILES = 256
 
 # Where a request's state holds its connection.
 CONNECTION = "connection"
+# What lies in the system for a client that does not take it; else that grows to megabytes for each.
+SEND_BUFFER_BYTES = 256 * 1024
 # SO_LINGER: on, for no time.
 RESET_AT_ONCE = struct.pack("ii", 1, 0)
 
@@ -53,6 +55,9 @@ class Impatient(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         silent = self._silence.connections
         if len(self.connections) > self._silence.connections_max:
             # Where nobody is silent, there is no room.
