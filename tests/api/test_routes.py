@@ -54,6 +54,10 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/users"): {"username": "newcomer", "password": "a river runs through"},
     ("PUT", "/v1/me/password"): {"current_password": "x", "new_password": "y"},
     ("POST", "/v1/agents"): {"name": "a"},
+    ("PUT", "/v1/egress/requests/{version_id}"): {
+        "destination": "api.example.org:443",
+        "state": "approved",
+    },
     ("PATCH", "/v1/agents/{agent_id}"): {"name": "a"},
     ("POST", "/v1/agents/{agent_id}/versions"): {"kind": "house", "house_name": "caller"},
     ("POST", "/v1/agents/{agent_id}/versions/{version_id}/standing/suspend"): {"reason": "r"},

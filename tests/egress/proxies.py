@@ -46,7 +46,7 @@ class Proxied:
     """The proxy, the key whose grants it believes, and what it looked up and dialled."""
 
     def __init__(self, folder, frame, limits, key, name):
-        key = key or new_private_key()
+        self.key = key = key or new_private_key()
         public = key.published(ServiceName.WORKER)
         known = Fixed({public.kid: public})
         self.identity = ServiceIdentity(

@@ -297,10 +297,9 @@ async def test_a_proxy_that_comes_back_serves_the_sandboxes_that_were_there(tmp_
         async with a_proxy(tmp_path) as first:
             line = first.line(f"{HOST}:{port}")
             await line.__aenter__()
-        async with a_proxy(tmp_path) as second:
+        async with a_proxy(tmp_path, key=first.key) as second:
             kept = [task for task in asyncio.all_tasks() if "_keep" in repr(task)]
             assert kept
-            second.proxy._parts.judge._key = first.proxy._parts.judge._key
             reply, _ = await asyncio.wait_for(second.connect(port=port), 30)
             assert b"200" in reply
             await line.__aexit__(None, None, None)

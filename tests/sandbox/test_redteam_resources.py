@@ -171,7 +171,7 @@ async def test_a_flood_on_stderr_is_kept_short_and_not_even_read(home, hosted):
         assert reply.reason in (FallbackReason.TIMEOUT, FallbackReason.SANDBOX_CPU)
         usage = agent.player.usage()
         assert len(usage.stderr) <= TIGHT.stderr_kept_bytes
-        assert agent.player._reports or agent.process.pipes.stderr_total_bytes < 4 * MIB
+        assert agent.player._lives._reports or agent.process.pipes.stderr_total_bytes < 4 * MIB
 
 
 async def test_a_thread_that_spins_between_turns_gets_no_cpu_time(home, hosted):

@@ -178,10 +178,10 @@ def test_what_is_remembered_of_tokens_is_bounded(
     worker, host = world.identity(WORKER, "w1", HOST), world.identity(HOST, "h1", WORKER)
     for _ in range(50):
         host.judge(worker.token_for(HOST, "h1").text)
-    assert len(host._seen) == 20
+    assert len(host._judge._seen) == 20
     world.now_s += 2 * tokens.LIFETIME_S
     host.judge(worker.token_for(HOST, "h1").text)
-    assert len(host._seen) == 1
+    assert len(host._judge._seen) == 1
 
 
 def test_rotation_under_load_refuses_no_valid_token(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ async def test_draining_does_not_wait_for_a_hand_that_takes_too_long(
     async with open_arena(database_url, worker_drain_s=6.0, run_lease_s=60) as arena:
         run_id = await arena.order(["caller", "caller"], 10)
         with worker(arena.settings, tmp_path, player=SLOW_PLAYER, HOUSE_DELAY_S="30") as process:
-            await arena.until(run_id, lambda run: run.epoch == 1)
+            await arena.until(run_id, lambda _: bool(process.events("thinking")))
             process.signal(signal.SIGTERM)
             assert await process.wait(15) == 0
         run = await arena.look(run_id)

@@ -23,6 +23,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pokerarena.db import Base
+from pokerarena.history.models import HistoryArchive
 
 
 class RunStatus(StrEnum):
@@ -108,7 +109,7 @@ class Run(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     # The archive that its hands are in, or are being written to: it is never played again.
-    archive_id: Mapped[UUID | None] = mapped_column(ForeignKey("history_archives.id"))
+    archive_id: Mapped[UUID | None] = mapped_column(ForeignKey(HistoryArchive.id))
 
 
 class RunSeed(Base):
