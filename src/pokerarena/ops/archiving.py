@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import MetaData, Table, func, select, table, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.schema import DropTable
 
 from pokerarena.db import Database
 from pokerarena.errors import Conflict, Invalid, Unavailable
@@ -263,7 +264,7 @@ async def _compare_count(database: Database, manifest: Manifest, partition: Part
     """Whether the partition holds no hand beyond those of its runs."""
     async with database.session() as session:
         await session.execute(text("SET LOCAL statement_timeout = 0"))
-        stored = await session.scalar(text(f'SELECT count(*) FROM "{partition.name}"'))  # noqa: S608
+        stored = await session.scalar(select(func.count()).select_from(table(partition.name)))
     if stored != manifest.hands:
         raise Conflict(
             "archive_incomplete",
@@ -287,7 +288,7 @@ async def _drop(
             async with database.unit_of_work() as session:
                 for statement in _LOCK:
                     await session.execute(text(statement))
-                await session.execute(text(f'DROP TABLE "{partition.name}"'))
+                await session.execute(_dropping(partition.name))
                 if archived is not None:
                     await _note(session, *archived)
                 await _drop_cards(session, partition)
@@ -321,7 +322,12 @@ async def _drop_cards(session: AsyncSession, partition: Partition) -> None:
             # By a clock that was wrong, a hand could be older than its run.
             needed = await session.scalar(select(HandRow.id).where(HandRow.id < one.ends).limit(1))
             if needed is None:
-                await session.execute(text(f'DROP TABLE "{one.name}"'))
+                await session.execute(_dropping(one.name))
+
+
+def _dropping(name: str) -> DropTable:
+    """The statement that drops a partition, whose name is quoted by whoever knows how."""
+    return DropTable(Table(name, MetaData()))
 
 
 def _moment(said: str | None) -> datetime | None:
