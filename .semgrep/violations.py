@@ -1,4 +1,3 @@
-# type: ignore
 # ruff: noqa
 """Breaks every rule of invariants.yml once; `make scan` fails when one of them is not found."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -286,17 +286,11 @@ BACKUP_FAILURES = _counter(
 )  # fmt: skip
 
 _pools: weakref.WeakSet[Any] = weakref.WeakSet()
-_before_sampling: list[Callable[[], None]] = []
 
 
 def watch_pool(pool: Any) -> None:
     """Count this pool for as long as it exists."""
     _pools.add(pool)
-
-
-def before_sampling(refresh: Callable[[], None]) -> None:
-    """Have something set its cells whenever the metrics are read."""
-    _before_sampling.append(refresh)
 
 
 def snapshot() -> list[Sample]:
@@ -307,8 +301,6 @@ def snapshot() -> list[Sample]:
         allowed += pool.size()
     POOL_CONNECTIONS.number("in_use").set(in_use)
     POOL_CONNECTIONS.number("allowed").set(allowed)
-    for refresh in _before_sampling:
-        refresh()
     return [sample for metric in CATALOGUE.values() for sample in metric.samples()]
 
 

@@ -6,7 +6,7 @@ them and goes through `engine.view`, the one door of redaction. It never writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,7 +19,7 @@ from pokerarena.engine.rules import Rules
 from pokerarena.engine.state import Hand
 from pokerarena.engine.transition import Transition
 from pokerarena.history.codec import unpack_actions, unpack_cards, unpack_holes, unpack_seats
-from pokerarena.history.models import DecisionNote, HandCards, HandRow, VoidDeal
+from pokerarena.history.models import DecisionNote, HandCards, HandRow
 from pokerarena.history.partitions import likely_runs
 from pokerarena.history.record import ActionRecord, HandRecord
 from pokerarena.runs.formats import RunRules
@@ -137,19 +137,6 @@ async def notes(session: AsyncSession, hand_id: UUID, seats: Iterable[int]) -> l
         .order_by(DecisionNote.action_no)
     )
     return list(found)
-
-
-async def void_deals(
-    session: AsyncSession, run_id: UUID, after_deal_no: int, limit: int
-) -> Sequence[VoidDeal]:
-    """The deals of a run that did not become a complete hand, in order."""
-    found = await session.scalars(
-        select(VoidDeal)
-        .where(VoidDeal.run_id == run_id, VoidDeal.deal_no > after_deal_no)
-        .order_by(VoidDeal.deal_no)
-        .limit(limit)
-    )
-    return found.all()
 
 
 def _hands() -> Select[tuple[HandRow, dict[str, Any], UUID]]:

@@ -6,7 +6,6 @@ plays; a worker does, and finds all it needs in the row.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from typing import Final
@@ -18,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from pokerarena.agents import standing
 from pokerarena.agents.models import Agent, AgentVersion, VersionKind
 from pokerarena.auth.models import User
-from pokerarena.engine.deal import SEED_BYTES
+from pokerarena.engine.deal import SEED_BYTES, seed_commitment
 from pokerarena.errors import Conflict, Invalid, NotFound, QuotaExceeded, Unavailable
 from pokerarena.ids import new_id
 from pokerarena.jobs import enqueue_run
@@ -90,7 +89,7 @@ async def create_run(
         reveal_policy=table.reveal_policy,
         hands_target=hands,
         position=first_position(rules, [seat.seat_no for seat, _, _ in lineup]).to_json(),
-        seed_sha256=hashlib.sha256(seed).digest(),
+        seed_sha256=seed_commitment(seed),
         request_id=request_id,
         trace_context=traceparent(),
     )
