@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from base64 import urlsafe_b64decode
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,13 @@ from pokerarena.service_identity.keys import (
     parse_private_key,
     thumbprint,
 )
-from pokerarena.service_identity.rotation import publish, read_key_set, retire, use
+from pokerarena.service_identity.rotation import (
+    publish,
+    read_key_set,
+    read_private_key,
+    retire,
+    use,
+)
 
 
 def test_a_kid_is_the_thumbprint_of_rfc_8037() -> None:
@@ -112,3 +119,16 @@ def test_no_key_is_overwritten_and_only_its_owner_reads_it(tmp_path: Path) -> No
         retire(first.kid, public)
     with pytest.raises(ConfigurationError, match="cannot be opened"):
         publish(ServiceName.WORKER, tmp_path / "x", tmp_path / "nowhere" / "keys.json")
+
+
+def test_a_successor_belongs_to_whom_the_key_before_it_belonged(tmp_path: Path) -> None:
+    """As where root rotates the key of an agent-host, which is a user of its own."""
+    private, successor, public = (tmp_path / name for name in ("key", "next", "keys.json"))
+    publish(ServiceName.AGENT_HOST, private, public)
+    os.chown(private, 65534, 65534)
+    private.chmod(0o440)
+    key = publish(ServiceName.AGENT_HOST, successor, public)
+    use(successor, private)
+    held = private.stat()
+    assert (held.st_uid, held.st_gid, held.st_mode & 0o777) == (65534, 65534, 0o440)
+    assert read_private_key(private).kid == key.kid

@@ -50,8 +50,16 @@ def publish(service: ServiceName, private: Path, key_set: Path) -> PrivateKey:
 
 
 def use(successor: Path, private: Path) -> PrivateKey:
-    """Let a published key take the place of the one in use; processes notice by themselves."""
+    """Let a published key take the place of the one in use; processes notice by themselves.
+
+    It goes to whom the former one belongs: whoever rotates may be root, and whoever signs is not.
+    """
     key = read_private_key(successor)
+    if private.exists():
+        former, new = private.stat(), successor.stat()
+        if (former.st_uid, former.st_gid) != (new.st_uid, new.st_gid):
+            os.chown(successor, former.st_uid, former.st_gid)
+        successor.chmod(former.st_mode & 0o777)
     successor.replace(private)
     return key
 
