@@ -161,11 +161,18 @@ def _world(server: Server, database_url: str) -> World:
             "POST", "/v1/tokens", {"name": "t", "scopes": ["runs:read"], "expires_in_s": 3600}
         )["id"]
     ]
+    link = neighbour.do(
+        "POST",
+        f"/v1/tables/{ids['table_id'][0]}/seats/2/viewer-links",
+        {"name": "a friend", "expires_in_s": 3600},
+    )
+    ids["link_id"] = [link["id"]]
     ids |= asyncio.run(_played(database_url, ids["run_id"]))
     program = Program("owner's program", owner, ["tables:read", "agents:read"])
     weak = Program("operator without scope", operator, ["tables:read", "runs:read"])
     forged = Caller("liar", "pka_" + "0" * 36)
-    return World([Caller("nobody"), owner, neighbour, operator, program, weak, forged], ids)
+    shown = Caller("viewer link", link["token"])
+    return World([Caller("nobody"), owner, neighbour, operator, program, weak, forged, shown], ids)
 
 
 async def _played(database_url: str, run_ids: list[str]) -> dict[str, list[str]]:
